@@ -22,7 +22,7 @@ from flask import (
     session,
     url_for,
 )
-from sqlalchemy import func, select
+from sqlalchemy import NullPool, func, select
 from werkzeug.security import check_password_hash
 
 from . import seed
@@ -38,6 +38,7 @@ def create_app(instance: str | Path, report_seconds: float = 0.4) -> Flask:
     app = Flask(__name__)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=f"sqlite:///{instance / 'library.sqlite3'}",
+        SQLALCHEMY_ENGINE_OPTIONS={"poolclass": NullPool},  # no connection outlives a fork
         SESSION_COOKIE_SAMESITE="Lax",  # another site cannot post our forms for somebody signed in
         REPORT_SECONDS=report_seconds,
     )
@@ -61,7 +62,6 @@ def _prepare_database():
     db.create_all()
     if db.session.scalar(select(func.count(Post.id))) == 0:
         seed.fill()
-    db.engine.dispose()  # a worker forked after this opens its own connections
 
 
 def _secret(file):

@@ -1,0 +1,134 @@
+"""The wheel that users install: what is in it, what it declares, and that it works."""
+
+import configparser
+import email
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LEFT_OUT = shutil.ignore_patterns(
+    ".*", "__pycache__", "*.egg-info", "build", "dist", "instance", "*.sqlite3"
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy, so that nothing is left behind in the repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, "./source"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def archive(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def names(archive):
+    return {name for name in archive.namelist() if not name.endswith("/")}
+
+
+@pytest.fixture(scope="module")
+def declared(archive, names):
+    """The METADATA of the wheel."""
+    (name,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+    return email.message_from_bytes(archive.read(name))
+
+
+def test_every_module_is_in_it_and_no_stray_file(names):
+    package = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "wsgicache").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert {name for name in names if ".dist-info/" not in name} == package
+
+
+def test_its_information_directory_holds_what_it_should(names):
+    assert {name.split(".dist-info/")[1] for name in names if ".dist-info/" in name} == {
+        "METADATA",
+        "WHEEL",
+        "RECORD",
+        "entry_points.txt",
+        "top_level.txt",
+        "licenses/LICENSE",
+    }
+
+
+def test_it_is_marked_as_typed(archive):
+    assert archive.read("wsgicache/py.typed") == b""
+
+
+def test_it_is_one_wheel_for_every_platform(wheel):
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_its_entry_points(archive, names):
+    (name,) = (name for name in names if name.endswith("entry_points.txt"))
+    points = configparser.ConfigParser()
+    points.read_string(archive.read(name).decode())
+    assert points["paste.filter_factory"]["main"] == "wsgicache.paste:filter_factory"
+    assert points["paste.filter_app_factory"]["main"] == "wsgicache.paste:filter_app_factory"
+
+
+def test_it_declares_its_extras(declared):
+    assert set(declared.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])
+    assert {"paste", "examples", "test", "check"} <= set(PROJECT["optional-dependencies"])
+
+
+def test_without_an_extra_it_needs_only_what_the_core_imports(declared):
+    always = [line for line in declared.get_all("Requires-Dist") if "extra ==" not in line]
+    assert [line.replace(" ", "") for line in always] == PROJECT["dependencies"]
+
+
+def test_it_says_what_it_is(declared):
+    assert declared["Name"] == "wsgicache"
+    assert declared["Requires-Python"] == ">=3.11"
+    assert declared["License-Expression"] == "MIT"
+    assert declared["Description-Content-Type"] == "text/markdown"
+    assert declared.get_payload().startswith("# wsgicache\n")
+
+
+def test_installed_by_itself_it_imports_and_its_entry_points_load(wheel, tmp_path):
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-index", "--target", tmp_path / "site", wheel], check=True
+    )
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "site")!r})
+from importlib.metadata import distribution
+from pathlib import Path
+import wsgicache
+assert Path(wsgicache.__file__).is_relative_to({str(tmp_path)!r}), wsgicache.__file__
+installed = distribution("wsgicache")
+assert Path(installed.locate_file("")).resolve() == Path({str(tmp_path / "site")!r}).resolve()
+assert installed.version == wsgicache.__version__
+for point in installed.entry_points:
+    assert callable(point.load())
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
+
+
+def test_the_version_is_stated_once(declared):
+    version = (ROOT / "wsgicache" / "_version.py").read_text()
+    assert f'"{declared["Version"]}"' in version
+    assert "version" in PROJECT["dynamic"]
