@@ -111,3 +111,43 @@ def test_a_failed_installation_is_tried_again(run, tmp_path):
         done = run("demo", "--once")
         assert done.returncode != 0
         assert "no network" in done.stderr
+
+
+@pytest.fixture
+def debian(run, tmp_path):
+    """Run `scripts/test` with two servers wanted, of which redis-server is there already."""
+    script = tmp_path / "scripts" / "test"
+    wanted = 'servers="redis-server the Redis tests\nmemcached the memcached tests"'
+    script.write_text(script.read_text().replace('servers=""', wanted))
+    tools = tmp_path / "tools"
+    for name, lines in {
+        "tools/redis-server": "exit 0",
+        "tools/id": 'echo "$FAKE_USER"',
+        "tools/apt-get": 'echo "apt-get $@" >&2; exit "$FAKE_APT"',
+        ".venv/bin/python": "exit 0",
+    }.items():
+        program = tmp_path / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{lines}\n")
+        program.chmod(0o755)
+
+    def debian(user, apt=0):
+        return run("test", PATH=f"{tools}:{os.environ['PATH']}", FAKE_USER=user, FAKE_APT=str(apt))
+
+    return debian
+
+
+def test_a_missing_server_is_installed_by_root(debian):
+    done = debian("0")
+    assert done.returncode == 0
+    assert done.stderr == "apt-get install -qq --no-install-recommends memcached\n"
+    assert "skipped" not in done.stdout
+
+
+@pytest.mark.parametrize(("user", "apt"), [("1000", 0), ("0", 100)])
+def test_a_server_that_cannot_be_installed_is_told_with_what_is_skipped(debian, user, apt):
+    done = debian(user, apt)
+    assert done.returncode == 0
+    assert "memcached is not installed" in done.stdout
+    assert "skipped: the memcached tests" in done.stdout
+    assert "redis" not in done.stdout
