@@ -57,7 +57,11 @@ def _matches(if_none_match: str, etag: str | None) -> bool:
     if wanted is None:
         return True
     stored = None if etag is None else parse_etag(etag)
-    return stored is not None and any(tag.opaque == stored.opaque for tag in wanted)
+    if stored is not None:
+        for tag in wanted:
+            if tag.opaque == stored.opaque:
+                return True
+    return False
 
 
 def _seconds(value: str | None) -> float | None:

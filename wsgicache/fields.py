@@ -10,13 +10,30 @@ What holds for everything here:
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
-from functools import lru_cache
-from typing import Final, NamedTuple
+from functools import lru_cache, wraps
+from typing import Final, NamedTuple, TypeVar
 
 MAX_SECONDS: Final = 2**31
 """Where a number of seconds saturates (RFC 9111 §1.2.2)."""
+
+# --- Remembering what was parsed ---------------------------------------------------------------
+
+_LONGEST_REMEMBERED: Final = 512
+_T = TypeVar("_T")
+
+
+def _remembered(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Remember recent results, but not of long values: clients could fill the memory with them."""
+    recall = lru_cache(maxsize=1024)(parse)
+
+    @wraps(parse)
+    def parse_once(value: str) -> _T:
+        return recall(value) if len(value) <= _LONGEST_REMEMBERED else parse(value)
+
+    return parse_once
+
 
 # --- Words of the grammar ---------------------------------------------------------------------
 
@@ -24,7 +41,7 @@ _OWS: Final = " \t"
 _TCHAR: Final = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
 _TOKEN: Final = re.compile(rf"[{_TCHAR}]+")
 _FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
 # Up to the next comma outside quotes; a quote that never closes takes the rest.
 _LIST_MEMBER: Final = re.compile(r'(?:[^",]++|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))++', re.DOTALL)
 
@@ -157,7 +174,7 @@ EMPTY: Final = Directives()
 """No directive at all."""
 
 
-@lru_cache(maxsize=1024)
+@_remembered
 def cache_control(value: str) -> Directives:
     """Parse a Cache-Control value, of a request or a response (RFC 9111 §5.2).
 
@@ -181,7 +198,8 @@ def _directives(member: str) -> Iterator[Member]:
 
 
 def _broken(member: str) -> Iterator[Member]:
-    words = [word.lower() for word in _TOKEN.findall(_QUOTED.sub(" ", member))]
+    bare = _QUOTED.sub(lambda quoted: " " if quoted[1] else quoted[0], member)
+    words = [word.lower() for word in _TOKEN.findall(bare)]
     for word in words:
         if word in _RESTRICTIVE:
             yield word, None
@@ -221,7 +239,8 @@ def _field_names(arguments: list[str | None]) -> tuple[str, ...]:
 
 _SF_KEY: Final = r"[a-z*][a-z0-9_.*\-]*+"
 _SF_STRING: Final = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*+"'
-_SF_BYTES: Final = r":(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}={0,2}|[A-Za-z0-9+/]{3}=?)?:"
+# Base64 may lack padding (§4.2.7), but a single letter in the last group decodes to nothing.
+_SF_BYTES: Final = r":(?:(?:[A-Za-z0-9+/]{4})*[A-Za-z0-9+/]{2,4}={0,2})?:"
 _SF_TAIL: Final = "(?:%[89ab][0-9a-f])"  # a byte that continues a UTF-8 sequence
 _SF_DISPLAY: Final = "".join(
     (
@@ -344,7 +363,9 @@ _ASCTIME: Final = _date_pattern(r"WEEKDAY MONTH (?P<day>\d\d| \d) TIME (?P<year>
 
 def http_date(seconds: float) -> str:
     """Return `seconds` since 1970 as an IMF-fixdate (RFC 9110 §5.6.7), years 1 to 9999."""
-    return _http_date(int(min(max(seconds, _FIRST_SECOND), _LAST_SECOND) // 1))
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
+        seconds = _LAST_SECOND if seconds > 0 else _FIRST_SECOND
+    return _http_date(int(seconds // 1))
 
 
 @lru_cache(maxsize=1024)
@@ -369,7 +390,7 @@ def parse_date(value: str, *, now: float | None = None) -> float | None:
     return _parse_date(value)
 
 
-@lru_cache(maxsize=1024)
+@_remembered
 def _parse_date(value: str) -> float | None:
     match = _IMF.fullmatch(value) or _ASCTIME.fullmatch(value)
     if match is not None:
@@ -427,14 +448,14 @@ class ETag(NamedTuple):
     weak: bool
 
 
-@lru_cache(maxsize=1024)
+@_remembered
 def parse_etag(value: str) -> ETag | None:
     """Parse one entity tag strictly: quotes required, `W/` in capitals; None if it is not one."""
     match = _ONE_ETAG.fullmatch(value.strip(_OWS))
     return None if match is None else ETag(match["opaque"], match["weak"] is not None)
 
 
-@lru_cache(maxsize=1024)
+@_remembered
 def etag_list(value: str) -> tuple[ETag, ...] | None:
     """Parse If-None-Match or If-Match; None stands for `*` (RFC 9110 §13.1.1, §13.1.2).
 
@@ -478,13 +499,19 @@ def _weights(value: str) -> dict[str, float]:
     return weights
 
 
-@lru_cache(maxsize=1024)
 def accept_encoding(value: str | None, codings: tuple[str, ...] = ("br", "gzip", "zstd")) -> str:
     """Return the normal form of an Accept-Encoding value, for keys and for the app.
 
     The acceptable ones of `codings`, sorted and joined by ", ", then `identity;q=0` if the client
     refuses uncoded content (RFC 9110 §12.5.3); "" when only that will do. Idempotent.
     """
+    if value is not None and len(value) > _LONGEST_REMEMBERED:
+        return _normal_codings.__wrapped__(value, codings)
+    return _normal_codings(value, codings)
+
+
+@lru_cache(maxsize=1024)
+def _normal_codings(value: str | None, codings: tuple[str, ...]) -> str:
     weights = _weights(value or "")
     if "x-gzip" in weights:  # another name of gzip (§8.4.1.3)
         weights["gzip"] = min(weights["x-gzip"], weights.get("gzip", 1.0))
@@ -496,32 +523,28 @@ def accept_encoding(value: str | None, codings: tuple[str, ...] = ("br", "gzip",
     return ", ".join(normal)
 
 
-@lru_cache(maxsize=1024)
 def accept_language(value: str | None, languages: tuple[str, ...]) -> str:
     """Return the one of `languages` (at least one) that suits the client best.
 
     Lookup by RFC 4647 §3.4: each range, by weight and then by the client's order, loses subtags
     from its end until it equals a language. Without a match the first language not refused.
     """
+    if value is not None and len(value) > _LONGEST_REMEMBERED:
+        return _lookup.__wrapped__(value, languages)
+    return _lookup(value, languages)
+
+
+@lru_cache(maxsize=1024)
+def _lookup(value: str | None, languages: tuple[str, ...]) -> str:
     weights = _weights(value or "")
     spelled = {name.lower(): name for name in reversed(languages)}
     allowed = {name: spelling for name, spelling in spelled.items() if weights.get(name) != 0}
     for wanted in sorted(weights, key=lambda name: -weights[name]):
         if weights[wanted] > 0:
-            for tag in _lookup_chain(wanted):
-                if tag in allowed:
-                    return allowed[tag]
+            prefixes = [name for name in allowed if f"{wanted}-".startswith(f"{name}-")]
+            if prefixes:
+                return allowed[max(prefixes, key=len)]
     return next((name for name in languages if name.lower() in allowed), languages[0])
-
-
-def _lookup_chain(tag: str) -> Iterator[str]:
-    """Yield `tag` and its ever shorter prefixes; a single letter never ends one (§3.4)."""
-    subtags = tag.split("-")
-    while subtags:
-        yield "-".join(subtags)
-        subtags.pop()
-        while subtags and len(subtags[-1]) == 1:
-            subtags.pop()
 
 
 # --- Cookies ----------------------------------------------------------------------------------
