@@ -8,7 +8,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from wsgicache.fields import end_to_end, etag_list, parse_date, parse_etag
+from .fields import end_to_end, etag_list, parse_date, parse_etag
 
 Headers = Sequence[tuple[str, str]]
 """Header lines as WSGI has them: (name, value), names in any case."""

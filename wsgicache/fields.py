@@ -98,9 +98,15 @@ def end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 # --- Cache-Control ----------------------------------------------------------------------------
 
-_RESTRICTIVE: Final = frozenset(
-    {"no-store", "private", "no-cache", "must-revalidate", "proxy-revalidate"}
-)
+# What a restricting directive counts as where it stands broken. must-revalidate also permits
+# (RFC 9111 §3.5); proxy-revalidate is the same restriction to a shared cache and permits nothing.
+_RESTRICTIVE: Final = {
+    "no-store": "no-store",
+    "private": "private",
+    "no-cache": "no-cache",
+    "must-revalidate": "proxy-revalidate",
+    "proxy-revalidate": "proxy-revalidate",
+}
 # must-understand is a permission: it can switch no-store off (RFC 9111 §5.2.2.3).
 _PERMISSIONS: Final = frozenset({"public", "immutable", "must-understand"})
 _FIELD_FORMS: Final = frozenset({"no-cache", "private"})
@@ -144,13 +150,14 @@ class Directives:
         """Return the lower-case field names that `no-cache="a, b"` or `private="a"` is limited to.
 
         () when the directive is absent or concerns the whole response: it stands plain anywhere,
-        or its list is broken (RFC 9111 §5.2.2.4, §5.2.2.7).
+        its list is broken, or it is not quoted (RFC 9111 §5.2.2.4, §5.2.2.7).
         """
         return self._names.get(name, ())
 
     def plain(self, name: str) -> bool:
-        """Whether `name` occurs without an argument: `max-stale` then means any age (§5.2.1.2)."""
-        return None in self._arguments.get(name, ())
+        """Whether `name` is there, always without argument: `max-stale` then means any age."""
+        given = self._arguments.get(name)
+        return given is not None and all(argument is None for argument in given)
 
     def __contains__(self, name: object) -> bool:
         return name in self._seconds
@@ -179,7 +186,7 @@ def cache_control(value: str) -> Directives:
     """Parse a Cache-Control value, of a request or a response (RFC 9111 §5.2).
 
     A member that breaks the grammar still restricts: it counts for every restricting directive
-    it names, and a lifetime in it reads as 0; permissions in it do not count.
+    it names, and a lifetime it begins with reads as 0; permissions in it do not count.
     """
     return Directives(
         directive for member in split_list(value) for directive in _directives(member)
@@ -191,10 +198,15 @@ def _directives(member: str) -> Iterator[Member]:
     if match is None:
         yield from _broken(member)
         return
-    name = match[1].lower()
-    argument = match[2] if match[3] is None else _ESCAPE.sub(r"\1", match[3])
-    if argument is None or name not in _PERMISSIONS:  # public=false is no permission
-        yield name, argument
+    name, token, quoted = match[1].lower(), match[2], match[3]
+    if token is None and quoted is None:
+        yield name, None
+    elif name in _FIELD_FORMS:  # private=a, b was surely meant to be private="a, b"
+        yield name, None if quoted is None else _ESCAPE.sub(r"\1", quoted)
+    elif name in _RESTRICTIVE:
+        yield _RESTRICTIVE[name], None
+    elif name not in _PERMISSIONS:  # public=false is no permission
+        yield name, token if quoted is None else _ESCAPE.sub(r"\1", quoted)
 
 
 def _broken(member: str) -> Iterator[Member]:
@@ -202,9 +214,8 @@ def _broken(member: str) -> Iterator[Member]:
     words = [word.lower() for word in _TOKEN.findall(bare)]
     for word in words:
         if word in _RESTRICTIVE:
-            yield word, None
-    lead = _TOKEN.match(member)
-    if lead is not None and words[0] not in _RESTRICTIVE | _PERMISSIONS:
+            yield _RESTRICTIVE[word], None
+    if _TOKEN.match(member) and words[0] not in _RESTRICTIVE and words[0] not in _PERMISSIONS:
         yield words[0], _JUNK
 
 
@@ -300,18 +311,22 @@ def targeted(value: str) -> Directives | None:
         return None
     last = {member["key"]: member["value"] for member in members}
     return Directives(
-        (name, _sf_argument(name, bare))
+        directive
         for name, bare in last.items()
-        if bare != "?0" and (bare in (None, "?1") or name not in _PERMISSIONS)
+        if bare != "?0"
+        for directive in _sf_directive(name, None if bare == "?1" else bare)
     )
 
 
-def _sf_argument(name: str, bare: str | None) -> str | None:
-    if bare is None or bare == "?1":
-        return None
-    if name in _FIELD_FORMS:
-        return _sf_unquote(bare) if bare[0] == '"' else None
-    return bare if bare.isdigit() else _JUNK
+def _sf_directive(name: str, bare: str | None) -> Iterator[Member]:
+    if bare is None:
+        yield name, None
+    elif name in _FIELD_FORMS:
+        yield name, _sf_unquote(bare) if bare[0] == '"' else None
+    elif name in _RESTRICTIVE:
+        yield _RESTRICTIVE[name], None
+    elif name not in _PERMISSIONS:
+        yield name, bare if bare.isdigit() else _JUNK
 
 
 @lru_cache(maxsize=1024)
