@@ -1,0 +1,82 @@
+"""The answer that an entry gives to a request: whole, 304, part, or 416. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import NamedTuple
+
+from .conditional import head_304, not_modified, range_applies
+from .entry import Entry, Headers
+from .facts import Facts
+from .ranges import content_range, multipart, select, unsatisfied
+
+
+class Answer(NamedTuple):
+    """A status line, the fields without Age and Cache-Status, and the body's chunks."""
+
+    status: str
+    headers: Headers
+    chunks: tuple[bytes, ...]
+
+
+def answer(entry: Entry, facts: Facts) -> Answer:
+    """What to send for a request that `entry` answers (RFC 9111 §4.3.2, RFC 9110 §13.2.2).
+
+    Preconditions and ranges concern a 200 only; anything else is sent as it was stored.
+    """
+    whole = _whole(entry, facts.method == "HEAD")
+    if entry.terms.code != 200 or not facts.conditional:
+        return whole
+    etag, modified, date = entry.etag, entry.last_modified, entry.field("date")
+    if not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
+        return not_modified_answer(entry.headers)
+    asked = facts.range
+    if (
+        asked is None
+        or facts.method != "GET"
+        or not range_applies(facts.if_range, etag, modified, date)
+    ):
+        return whole
+    return _part(entry, asked) or whole
+
+
+def _whole(entry: Entry, without_body: bool) -> Answer:
+    chunks = () if without_body or not entry.body else (entry.body,)
+    return Answer(entry.terms.status, entry.headers, chunks)
+
+
+def not_modified_answer(headers: Headers) -> Answer:
+    """A 304 for a response with these fields (RFC 9110 §15.4.5)."""
+    return Answer("304 Not Modified", head_304(headers), ())
+
+
+def _part(entry: Entry, asked: str) -> Answer | None:
+    """206, 416, or None where the range is to be ignored (RFC 9110 §14.2)."""
+    body = entry.body
+    spans = select(asked, len(body))
+    if spans is None:
+        return None
+    if not spans:
+        head = (("Content-Range", unsatisfied(len(body))), ("Content-Length", "0"))
+        return Answer("416 Range Not Satisfiable", head, ())
+    if len(spans) == 1:
+        start, stop = spans[0]
+        head = (("Content-Range", content_range(start, stop, len(body))),)
+        return _partial(entry, body[start:stop], head)
+    boundary = blake2b(body, digest_size=12).hexdigest()
+    content_type = entry.field("content-type")
+    head = (("Content-Type", f"multipart/byteranges; boundary={boundary}"),)
+    return _partial(entry, multipart(body, spans, content_type, boundary), head)
+
+
+def _partial(entry: Entry, part: bytes, extra: Headers) -> Answer:
+    replaced = {"content-length", *(name.lower() for name, _ in extra)}
+    kept = [pair for pair in entry.headers if pair[0].lower() not in replaced]
+    headers = (*kept, *extra, ("Content-Length", str(len(part))))
+    return Answer("206 Partial Content", headers, (part,))
+
+
+def size_of(chunks: Iterable[bytes]) -> int:
+    """Bytes in a body."""
+    return sum([len(chunk) for chunk in chunks])

@@ -1,0 +1,141 @@
+"""Background work: refreshes that no visitor waits for; bounded, one per key, with back-off.
+
+Threads are daemons with a bounded queue, so that the end of the process waits for nobody; a job that finds
+the queue full is dropped and asked for again by the next stale hit.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+Job = Callable[[], bool]
+"""A refresh: True where it succeeded."""
+
+BACK_OFF_FIRST: Final = 1.0
+BACK_OFF_LIMIT: Final = 60.0
+
+
+class Refresher:
+    """Runs refresh jobs, each key's at most once at a time.
+
+    Args:
+        threads: most threads at once; they are started when there is work.
+        queue: most jobs that wait.
+        clock: seconds, for the back-off.
+        jitter: a factor between 0.5 and 1.5 that spreads retries.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        queue: int,
+        clock: Callable[[], float],
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.5),  # noqa: S311
+    ) -> None:
+        self._limit = threads
+        self._queue_limit = queue
+        self._clock = clock
+        self._jitter = jitter
+        self._reset()
+        _instances.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
+        self._jobs: deque[tuple[str, Job]] = deque()
+        self._busy: set[str] = set()
+        self._failed: dict[str, tuple[int, float]] = {}
+        self._threads = 0
+        self._waiting = 0
+
+    def submit(self, key: str, job: Job) -> bool:
+        """Run a job on a thread of the pool; False where it is not wanted now or there is no room."""
+        with self._lock:
+            if len(self._jobs) >= self._queue_limit or not self._claim(key):
+                return False
+            self._jobs.append((key, job))
+            if self._waiting:
+                self._wake.notify()
+            elif self._threads < self._limit:
+                self._threads += 1
+                threading.Thread(target=self._work, name="wsgicache-refresh", daemon=True).start()
+        return True
+
+    def claim(self, key: str) -> bool:
+        """Take a key for a job that the caller runs itself with `run`."""
+        with self._lock:
+            return self._claim(key)
+
+    def _claim(self, key: str) -> bool:
+        if key in self._busy:
+            return False
+        failures = self._failed.get(key)
+        if failures is not None and self._clock() < failures[1]:
+            return False
+        self._busy.add(key)
+        return True
+
+    def run(self, key: str, job: Job) -> None:
+        """Run a claimed job here and now."""
+        succeeded = False
+        try:
+            succeeded = job()
+        finally:
+            with self._lock:
+                self._busy.discard(key)
+                self._note(key, succeeded)
+                self._idle.notify_all()
+
+    def _note(self, key: str, succeeded: bool) -> None:
+        if succeeded:
+            self._failed.pop(key, None)
+            return
+        if len(self._failed) >= 10000:
+            self._failed.clear()
+        count = self._failed.get(key, (0, 0.0))[0] + 1
+        delay = min(BACK_OFF_LIMIT, BACK_OFF_FIRST * 2 ** min(count - 1, 10)) * self._jitter()
+        self._failed[key] = (count, self._clock() + delay)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while not self._jobs:
+                    self._waiting += 1
+                    woken = self._wake.wait(timeout=30)
+                    self._waiting -= 1
+                    if not woken and not self._jobs:
+                        self._threads -= 1
+                        return
+                key, job = self._jobs.popleft()
+            try:
+                self.run(key, job)
+            except Exception:  # a job reports its own failures; a thread must outlive them
+                continue
+
+    def drain(self, timeout: float = 10.0) -> bool:
+        """Wait until nothing is queued or under way; for tests and for orderly ends."""
+        with self._lock:
+            return self._idle.wait_for(lambda: not self._busy and not self._jobs, timeout)
+
+    def _after_fork(self) -> None:
+        """In a forked child the pool's threads do not exist."""
+        self._reset()
+
+
+_instances: Final[weakref.WeakSet[Refresher]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for refresher in list(_instances):
+        refresher._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

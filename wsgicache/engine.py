@@ -1,0 +1,339 @@
+"""The engine: looks up, judges, commits, invalidates. It knows stores and policy, nothing of WSGI.
+
+Every fault of a store ends here as a miss with a reason; a fault never reaches the visitor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+from urllib.parse import quote, urljoin
+
+from .background import Refresher
+from .clock import Clock
+from .collapse import Collapse, MissMarkers
+from .cookiepass import cookie_pass
+from .entry import Entry, Ready, Stored, Variants, ready, with_etag
+from .facts import Facts
+from .fields import string_list
+from .journal import Kind, Mark, Purge, PurgeIndex, Verdict
+from .key import (
+    group_target,
+    parse_url,
+    selectors,
+    variant_key,
+    varying_values,
+)
+from .observe import Observer
+from .options import OptionError, Settings
+from .outcome import Reason
+from .plan import Plan, normalisers_for, plans_for
+from .policy import Admission, Head, admit, judge
+from .profile import PROFILES
+from .rules import RuleSet
+from .stores import Store, open_store
+from .stores.sieve import Slot
+
+Peek = Callable[[str], Slot | None]
+
+
+class Found:
+    """What a look-up found: a reason, the entry if there is one, and the mark that was read first.
+
+    `miss` is the reason without regard to who asks: where a request with a cookie finds nothing, `reason`
+    names the cookie and `miss` the empty place. `key` is where a fill will be stored if nothing changes.
+    """
+
+    __slots__ = ("entry", "key", "mark", "miss", "now", "reason", "variants", "verdict")
+
+    def __init__(self, key: str, now: float) -> None:
+        self.key = key
+        self.now = now
+        self.reason = self.miss = Reason.URI_MISS
+        self.entry: Entry | None = None
+        self.variants: Variants | None = None
+        self.verdict = Verdict.VALID
+        self.mark: Mark | None = None
+
+
+class Engine:
+    """One cache: its store, rules, clock, counters and what is under way.
+
+    Args:
+        settings: the options, typed.
+        rules: the rules in order.
+
+    Raises:
+        OptionError: the store URL or object is no store.
+    """
+
+    def __init__(self, settings: Settings, rules: RuleSet) -> None:
+        self.settings: Final = settings
+        self.rules: Final = rules
+        self.plans: Final[Sequence[Plan]] = plans_for(settings, rules)
+        self.observer: Final = Observer(settings.log)
+        self.store: Final[Store] = _store_from(settings)
+        self.peek: Final[Peek | None] = getattr(self.store, "peek", None)
+        self.clock: Final = Clock(settings.clock, self._stepped_back)
+        self.collapse: Final = Collapse(settings.max_followers, settings.slow_client_grace)
+        self.markers: Final = MissMarkers(settings.miss_marker)
+        self.refresher: Final = Refresher(
+            settings.background_threads, settings.background_queue, self.clock.wall
+        )
+        self.stamp = object()
+        """Replaced whenever the journal moves or a rule is switched: what an armed slot must carry."""
+        self._index = PurgeIndex()
+        self._index_lock = threading.Lock()
+        self._variants_lock = threading.Lock()
+        self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
+        rules.watch(self._moved)
+        watch = getattr(self.store, "watch", None)
+        if watch is not None:
+            watch(self._moved)
+
+    def _moved(self) -> None:
+        self.stamp = object()
+
+    def _stepped_back(self) -> None:
+        """The wall clock went back: what this process holds looks younger than it is (TIM-01)."""
+        self.observer.warn_once("clock", "the wall clock went back; the memory store starts again")
+        if self.peek is not None:
+            self.store.clear()
+
+    # --- look up -----------------------------------------------------------------------------------
+
+    def admit(self, facts: Facts) -> Admission:
+        """Whether and how a request may use the cache."""
+        return admit(facts, self.rules, self.plans)
+
+    def look_up(self, admission: Admission, *, arm: bool = True) -> Found:
+        """Find what is stored for a request and judge it.
+
+        Args:
+            arm: let the hit path answer such requests from now on; explain does not.
+        """
+        now = self.clock.now()
+        stamp = self.stamp
+        found = Found(admission.key, now)
+        try:
+            stored = self._find(admission, found)
+        except Exception as error:
+            self._store_failed(error)
+            found.reason = found.miss = Reason.STORE_DOWN
+            return found
+        if stored is None or stored.key != admission.key or _is_gone(stored, now):
+            found.miss = Reason.VARY_MISS if found.variants is not None else Reason.URI_MISS
+            found.reason = admission.personal or found.miss
+            return found
+        found.entry = entry = self._sealed(found.key, stored)
+        found.verdict = self._index.verdict(entry.born, entry.key, entry.terms.groups)
+        found.reason = found.miss = judge(admission, entry, found.verdict, now)
+        if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
+            self._arm(admission, found, stamp)
+        return found
+
+    def _find(self, admission: Admission, found: Found) -> Entry | None:
+        """Read the entry, through the record of varying fields where there is one."""
+        stored = self._get(found.key, found)
+        if not isinstance(stored, Variants):
+            return stored
+        found.variants = stored
+        values = varying_values(stored.fields, admission.value_of)
+        if values is None:
+            return None
+        found.key = variant_key(admission.key, values)
+        variant = self._get(found.key, found)
+        return variant if isinstance(variant, Entry) else None
+
+    def _get(self, key: str, found: Found) -> Stored | None:
+        stored, mark = self.store.get([key])
+        if found.mark is None:
+            found.mark = mark
+        self._follow(mark)
+        return stored[0]
+
+    def _follow(self, mark: Mark) -> None:
+        """Bring the index up to a mark that was just read, before anything is judged by it."""
+        if self._index.mark == mark:
+            return
+        with self._index_lock:
+            known = self._index.mark
+            if known != mark:
+                self._index.follow(self.store.purges_since(known))
+
+    def _sealed(self, key: str, entry: Entry) -> Entry:
+        """An entry with its ETag. What one-hit wonders never need is made at the first hit."""
+        slot = self.peek(key) if self.peek is not None else None
+        if slot is None or slot.stored is not entry:
+            return with_etag(entry)
+        if slot.ready is None:
+            slot.stored = entry = with_etag(entry)
+            slot.ready = ready(entry)
+        return entry
+
+    def _arm(self, admission: Admission, found: Found, stamp: object) -> None:
+        """Let the hit path answer from now on, until the stamp is replaced."""
+        if self.peek is None:
+            return
+        self._arm_slot(found.key, found.entry, admission.plan, stamp)
+        if found.variants is not None:
+            self._arm_slot(admission.key, found.variants, admission.plan, stamp)
+
+    def _arm_slot(self, key: str, stored: Stored | None, plan: Plan, stamp: object) -> None:
+        slot = self.peek(key) if self.peek is not None else None
+        if slot is None or slot.stored is not stored:
+            return
+        if isinstance(stored, Variants):
+            slot.ready = Ready(select=selectors(stored.fields, self._normalisers))
+        elif slot.ready is not None and isinstance(stored, Entry):
+            slot.ready.cookies = cookie_pass(plan.cookies, stored.terms)
+        slot.stamp = stamp
+
+    def verdict(self, entry: Entry) -> Verdict:
+        """What the journal, as this process knows it, says of an entry."""
+        return self._index.verdict(entry.born, entry.key, entry.terms.groups)
+
+    def covered(self, key: str, groups: Sequence[str] = ()) -> Callable[[Mark], bool]:
+        """A question: has a key been purged since a mark?"""
+        return lambda born: self._index.verdict(born, key, groups) is not Verdict.VALID
+
+    # --- commit ------------------------------------------------------------------------------------
+
+    def keep(self, entry: Entry, found: Found, token: int) -> tuple[Reason, Entry]:
+        """Store an entry. Returns STORED or why not, and the entry as it was stored."""
+        try:
+            return self._keep(entry, found, token)
+        except Exception as error:
+            self._store_failed(error)
+            return Reason.NOT_STORED_STORE, entry
+
+    def _keep(self, entry: Entry, found: Found, token: int) -> tuple[Reason, Entry]:
+        if self.peek is None:
+            entry = with_etag(entry)
+        key = variant_key(entry.key, entry.values) if entry.terms.varying else entry.key
+        if self._index.verdict(entry.born, entry.key, entry.terms.groups) is Verdict.HARD:
+            return Reason.NOT_STORED_RACED, entry
+        if not self.store.set(key, entry, entry.keep_until, token):
+            return self._why_refused(entry), entry
+        if entry.terms.varying:
+            self._note_variant(entry, key, found.variants)
+        return Reason.STORED, entry
+
+    def _why_refused(self, entry: Entry) -> Reason:
+        _, mark = self.store.get([])
+        self._follow(mark)
+        current = self._index.verdict(entry.born, entry.key, entry.terms.groups)
+        return Reason.NOT_STORED_RACED if current is Verdict.HARD else Reason.NOT_STORED_STORE
+
+    def _note_variant(self, entry: Entry, key: str, known: Variants | None) -> None:
+        """Write the record of varying fields; the oldest variants go where there are too many."""
+        with self._variants_lock:
+            (stored,), _ = self.store.get([entry.key])
+            record = stored if isinstance(stored, Variants) else None
+            if record is not None and record.fields != entry.terms.varying and known is not record:
+                known = record
+            keys = record.variants if record is not None else ()
+            if record is not None and key in keys and record.fields == entry.terms.varying:
+                if record.keep_until >= entry.keep_until:
+                    return
+            keys = (*[old for old in keys if old != key], key)
+            dropped, kept = keys[: -self.settings.max_variants], keys[-self.settings.max_variants :]
+            keep_until = max(entry.keep_until, record.keep_until if record is not None else 0.0)
+            updated = Variants(entry.key, entry.terms.varying, kept, keep_until)
+            self.store.set(entry.key, updated, keep_until)
+        for old in dropped:
+            self.store.delete(old)
+
+    def forget(self, found: Found, entry: Entry | None = None) -> None:
+        """Take an entry out of the store: it is not to be used any more."""
+        try:
+            self.store.delete(found.key, entry)
+        except Exception as error:
+            self._store_failed(error)
+
+    def revoke(self, entry: Entry) -> None:
+        """Take back an entry that turned out not to be whole, unless it was replaced already."""
+        key = variant_key(entry.key, entry.values) if entry.terms.varying else entry.key
+        try:
+            self.store.delete(key, entry)
+        except Exception as error:
+            self._store_failed(error)
+
+    def _store_failed(self, error: Exception) -> None:
+        self.observer.reasons[Reason.STORE_DOWN].add()
+        self.observer.warn_once(
+            f"store {type(error).__name__}", "the store failed (%s: %s); pages come from the app",
+            type(error).__name__, error,
+        )  # fmt: skip
+
+    # --- purge -------------------------------------------------------------------------------------
+
+    def append(self, purges: Iterable[Purge]) -> Mark:
+        """Write purges to the journal; in force when this returns. Raises what the store raises."""
+        return self.store.append(list(purges), self.clock.wall())
+
+    def invalidate(self, admission: Admission, head: Head) -> None:
+        """After a successful unsafe request: the target URI, and where it points (RFC 9111 §4.4).
+
+        `Cache-Group-Invalidation` too (RFC 9875 §3). Other origins are never touched.
+        """
+        purges = list(invalidations(admission, head))
+        if not purges:
+            return
+        try:
+            self.append(purges)
+        except Exception as error:
+            self._store_failed(error)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+
+def _is_gone(stored: Stored, now: float) -> bool:
+    return isinstance(stored, Entry) and stored.fresh_until <= now and stored.keep_until <= now
+
+
+def _store_from(settings: Settings) -> Store:
+    given = settings.store
+    if isinstance(given, str):
+        try:
+            return open_store(given, settings.max_bytes)
+        except ValueError as error:
+            raise OptionError(f"store: {error}") from None
+    if not isinstance(given, Store):
+        raise OptionError(
+            f"store = {given!r} is no store; give a URL such as memory:// or an object with the methods "
+            "of wsgicache.Store"
+        )
+    return given
+
+
+def invalidations(admission: Admission, head: Head) -> Iterable[Purge]:
+    """What a successful unsafe request invalidates."""
+    if admission.host is None or not admission.facts.path.startswith("/"):
+        return
+    facts = admission.facts
+    own = f"{facts.scheme}://{admission.host}"
+    yield Purge(Kind.URL, f"o{own}\0{facts.path}")
+    for name in ("location", "content-location"):
+        path = _same_origin_path(head.fields.get(name), own, facts.path)
+        if path is not None:
+            yield Purge(Kind.URL, f"o{own}\0{path}")
+    groups = head.fields.get("cache-group-invalidation")
+    if groups is not None:
+        for group in string_list(groups) or ():
+            yield Purge(Kind.GROUP, group_target(group, own))
+
+
+def _same_origin_path(reference: str | None, origin: str, base: str) -> str | None:
+    """The path that a Location names, if it is on this origin (CON-19)."""
+    if reference is None:
+        return None
+    try:
+        url = urljoin(origin + quote(base.encode("latin-1", "replace")), reference.strip())
+        named, path, _ = parse_url(url)
+    except ValueError:
+        return None
+    return path if named == origin else None

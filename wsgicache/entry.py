@@ -1,0 +1,388 @@
+"""Entries: one stored response with its numbers, immutable and wire-ready. Pure.
+
+What many entries share (status line, windows, flags, groups, fingerprint) is one interned `Terms`, so
+that a million entries cost little beside their bodies. Nobody assigns to an entry after it was made:
+the fields are `Final`, which mypy checks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from .fields import is_field_value, is_token
+from .journal import Mark
+from .key import Selector
+
+Headers = tuple[tuple[str, str], ...]
+
+FOREVER: Final = 2**31
+"""Seconds that no lifetime exceeds (RFC 9111 §1.2.2)."""
+
+
+class Terms(NamedTuple):
+    """How a stored response may be reused; equal for many entries, so interned by `intern_terms`.
+
+    `lifetime` and the windows are seconds. `source` says where the lifetime came from. `for_cookies` and
+    `for_credentials`: requests with cookies or with credentials may be answered too.
+    """
+
+    status: str
+    fingerprint: str
+    lifetime: int
+    source: str
+    stale_while_revalidate: int = 0
+    stale_if_error: int = 0
+    keep: int = 0
+    groups: tuple[str, ...] = ()
+    varying: tuple[str, ...] = ()
+    for_cookies: bool = False
+    for_credentials: bool = False
+    always_validate: bool = False
+    never_stale: bool = False
+    made_etag: bool = False
+    negative: bool = False
+
+    @property
+    def code(self) -> int:
+        """The status code as a number."""
+        return int(self.status[:3])
+
+
+_terms: dict[Terms, Terms] = {}
+
+
+def intern_terms(terms: Terms) -> Terms:
+    """One object for equal terms; the table is bounded and simply starts again when it is full."""
+    known = _terms.get(terms)
+    if known is None:
+        if len(_terms) >= 4096:
+            _terms.clear()
+        _terms[terms] = known = terms
+    return known
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One stored response.
+
+    `since` is the instant at which its age was zero, `fresh_until` the one at which it becomes stale,
+    both seconds of the engine's clock. `born` is the journal mark its request read before the app was
+    called. `values` are those of `terms.varying` in that request. `validators` is (ETag, Last-Modified).
+    """
+
+    key: Final[str]
+    terms: Final[Terms]
+    headers: Final[Headers]
+    body: Final[bytes]
+    since: Final[float]
+    fresh_until: Final[float]
+    born: Final[Mark]
+    values: Final[tuple[str | None, ...]] = ()
+
+    def field(self, name: str) -> str | None:
+        """The first line of a response field; `name` in lower case."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+    @property
+    def etag(self) -> str | None:
+        """The stored ETag, the app's or ours."""
+        return self.field("etag")
+
+    @property
+    def last_modified(self) -> str | None:
+        """The stored Last-Modified."""
+        return self.field("last-modified")
+
+    def ttl(self, now: float) -> int:
+        """Remaining lifetime in whole seconds, so that Age and ttl add up; negative when stale."""
+        return self.terms.lifetime - int(now - self.since)
+
+    @property
+    def stale_while_revalidate_until(self) -> float:
+        """End of the window in which a stale answer goes out while a refresh runs (RFC 5861 §3)."""
+        return self.fresh_until + self.terms.stale_while_revalidate
+
+    @property
+    def stale_if_error_until(self) -> float:
+        """End of the window in which a stale answer replaces an error (RFC 5861 §4)."""
+        return self.fresh_until + self.terms.stale_if_error
+
+    @property
+    def keep_until(self) -> float:
+        """When a store may forget the entry: after its last window and its use for validation."""
+        terms = self.terms
+        return self.fresh_until + max(
+            terms.stale_while_revalidate, terms.stale_if_error, terms.keep
+        )
+
+    @property
+    def has_validator(self) -> bool:
+        """Whether the app itself can be asked if this is still current."""
+        return (
+            self.etag is not None and not self.terms.made_etag
+        ) or self.last_modified is not None
+
+    def size(self) -> int:
+        """Bytes that the entry holds in memory beside interned parts, roughly but not too low."""
+        return (
+            _ENTRY_BYTES
+            + len(self.body)
+            + len(self.key)
+            + sum([_PAIR_BYTES + len(name) + len(value) for name, value in self.headers])
+        )
+
+
+_ENTRY_BYTES: Final = 380
+_PAIR_BYTES: Final = 64
+
+
+@dataclass(slots=True, eq=False)
+class Variants:
+    """What is stored under a base key whose responses vary: the varying fields and the variants' keys.
+
+    It is a hint for look-up only: each variant carries its own `born` and its own values.
+    """
+
+    key: Final[str]
+    fields: Final[tuple[str, ...]]
+    variants: Final[tuple[str, ...]]
+    keep_until: Final[float]
+
+    def size(self) -> int:
+        """Bytes that the record holds in memory, roughly."""
+        return _ENTRY_BYTES + len(self.key) + sum([_PAIR_BYTES + len(key) for key in self.variants])
+
+
+Stored = Entry | Variants
+
+
+@dataclass(slots=True, eq=False)
+class Ready:
+    """What the hit path needs, and nothing else: made once, at an entry's first hit.
+
+    For a `Variants` record only `select` is set; it names the second key. `cookies` says which Cookie
+    fields leave the hit as it is; the engine sets it when it arms the slot.
+    """
+
+    select: Final[tuple[Selector, ...] | None]
+    status: Final[str] = ""
+    head: Final[Headers] = ()
+    chunks: Final[tuple[bytes, ...]] = ()
+    since: Final[float] = 0.0
+    fresh_until: Final[float] = 0.0
+    lifetime: Final[int] = 0
+    cookies: Mapping[str, bool] | None = None
+
+
+def ready(entry: Entry) -> Ready:
+    """The wire-ready form of an entry. One that is validated before each use is never fresh here."""
+    terms = entry.terms
+    return Ready(
+        select=None,
+        status=terms.status,
+        head=entry.headers,
+        chunks=(entry.body,) if entry.body else (),
+        since=entry.since,
+        lifetime=terms.lifetime,
+        fresh_until=float("-inf") if terms.always_validate else entry.fresh_until,
+    )
+
+
+def make_etag(body: bytes) -> str:
+    """A strong ETag for a body (RFC 9110 §8.8.3): equal bytes, equal tag, in every process.
+
+    96 bits of SHA-1: it need not withstand an adversary, who could only collide with himself.
+    """
+    digest = hashlib.sha1(body, usedforsecurity=False).digest()[:12]
+    return f'"{urlsafe_b64encode(digest).decode("ascii")}"'
+
+
+def with_etag(entry: Entry) -> Entry:
+    """The entry with an ETag of ours, where the app gave none and the body has something to tag."""
+    if entry.etag is not None or entry.terms.code != 200:
+        return entry
+    return Entry(
+        entry.key,
+        intern_terms(entry.terms._replace(made_etag=True)),
+        (*entry.headers, ("ETag", make_etag(entry.body))),
+        entry.body,
+        entry.since,
+        entry.fresh_until,
+        entry.born,
+        entry.values,
+    )
+
+
+# --- the stored form -------------------------------------------------------------------------------
+#
+# magic, format version, kind, CRC-32 of the rest, then length-prefixed parts. Lengths are checked
+# before anything is sliced; text is UTF-8 with surrogates passed through; nothing in it is executable.
+
+MAGIC: Final = b"wsgc"
+FORMAT: Final = 1
+_HEADER: Final = struct.Struct(">4sBBI")
+_NUMBERS: Final = struct.Struct(">dd")
+_ENTRY: Final = 1
+_VARIANTS: Final = 2
+
+
+class DecodeError(ValueError):
+    """Stored bytes are not an entry: foreign, cut, damaged or of another format version."""
+
+
+def encode(stored: Stored) -> bytes:
+    """The stored form of an entry or of a variants record."""
+    if isinstance(stored, Entry):
+        kind, payload = _ENTRY, b"".join(_entry_parts(stored))
+    else:
+        parts = [_text(stored.key), _NUMBERS.pack(stored.keep_until, 0.0)]
+        kind, payload = (
+            _VARIANTS,
+            b"".join([*parts, _texts(stored.fields), _texts(stored.variants)]),
+        )
+    return _HEADER.pack(MAGIC, FORMAT, kind, zlib.crc32(payload)) + payload
+
+
+def _entry_parts(entry: Entry) -> Iterator[bytes]:
+    terms, born = entry.terms, entry.born
+    yield _text(entry.key)
+    yield _NUMBERS.pack(entry.since, entry.fresh_until)
+    yield _texts((terms.status, terms.fingerprint, terms.source, born.epoch, born.nonce))
+    windows = (terms.lifetime, terms.stale_while_revalidate, terms.stale_if_error, terms.keep)
+    yield struct.pack(">QIIII", born.seq, *windows)
+    yield bytes([sum([1 << i for i, name in enumerate(_FLAGS) if getattr(terms, name)])])
+    yield _texts(terms.groups)
+    yield _texts(terms.varying)
+    yield _texts(["-" if value is None else "=" + value for value in entry.values])
+    yield _texts([text for pair in entry.headers for text in pair])
+    yield struct.pack(">I", len(entry.body))
+    yield entry.body
+
+
+_FLAGS: Final = (
+    "for_cookies",
+    "for_credentials",
+    "always_validate",
+    "never_stale",
+    "made_etag",
+    "negative",
+)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return struct.pack(">I", len(data)) + data
+
+
+def _texts(texts: Sequence[str]) -> bytes:
+    return struct.pack(">H", len(texts)) + b"".join([_text(text) for text in texts])
+
+
+def decode(data: bytes) -> Stored:
+    """Read the stored form.
+
+    Raises:
+        DecodeError: anything at all is wrong with it.
+    """
+    if len(data) < _HEADER.size:
+        raise DecodeError("too short to be an entry")
+    magic, version, kind, checksum = _HEADER.unpack_from(data)
+    if magic != MAGIC or version != FORMAT or kind not in (_ENTRY, _VARIANTS):
+        raise DecodeError("foreign bytes or another format version")
+    if zlib.crc32(memoryview(data)[_HEADER.size :]) != checksum:
+        raise DecodeError("damaged: the checksum differs")
+    reader = _Reader(data, _HEADER.size)
+    stored = _read_entry(reader) if kind == _ENTRY else _read_variants(reader)
+    reader.finish()
+    return stored
+
+
+class _Reader:
+    """A cursor over bytes that refuses to read past their end."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data = data
+        self._at = start
+
+    def take(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._data):
+            raise DecodeError("cut off")
+        piece = self._data[self._at : end]
+        self._at = end
+        return piece
+
+    def text(self) -> str:
+        (size,) = struct.unpack(">I", self.take(4))
+        try:
+            return self.take(size).decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise DecodeError("not text") from error
+
+    def texts(self) -> tuple[str, ...]:
+        (count,) = struct.unpack(">H", self.take(2))
+        return tuple([self.text() for _ in range(count)])
+
+    def finish(self) -> None:
+        if self._at != len(self._data):
+            raise DecodeError("trailing bytes")
+
+
+def _read_variants(reader: _Reader) -> Variants:
+    key = reader.text()
+    keep_until, _ = _NUMBERS.unpack(reader.take(16))
+    return Variants(key, reader.texts(), reader.texts(), keep_until)
+
+
+def _read_entry(reader: _Reader) -> Entry:
+    key = reader.text()
+    since, fresh_until = _NUMBERS.unpack(reader.take(16))
+    words = reader.texts()
+    if len(words) != 5:
+        raise DecodeError("wrong number of words")
+    status, fingerprint, source, epoch, nonce = words
+    seq, lifetime, swr, sie, keep = struct.unpack(">QIIII", reader.take(24))
+    flags = reader.take(1)[0]
+    terms = Terms(
+        status,
+        fingerprint,
+        lifetime,
+        source,
+        swr,
+        sie,
+        keep,
+        groups=reader.texts(),
+        varying=reader.texts(),
+        **{name: bool(flags >> i & 1) for i, name in enumerate(_FLAGS)},
+    )
+    values = tuple([None if text == "-" else text[1:] for text in reader.texts()])
+    headers = _pairs(reader.texts())
+    (size,) = struct.unpack(">I", reader.take(4))
+    body = reader.take(size)
+    if len(values) != len(terms.varying) or not terms.status[:3].isascii():
+        raise DecodeError("fields disagree")
+    if not terms.status[:3].isdigit():
+        raise DecodeError("no status")
+    return Entry(
+        key, intern_terms(terms), headers, body, since, fresh_until, Mark(epoch, seq, nonce), values
+    )
+
+
+def _pairs(texts: tuple[str, ...]) -> Headers:
+    """Header pairs; control bytes are refused on the way in and again here (response splitting)."""
+    if (
+        len(texts) % 2
+        or not all(map(is_token, texts[::2]))
+        or not all(map(is_field_value, texts[1::2]))
+    ):
+        raise DecodeError("not header fields")
+    return tuple(zip(texts[::2], texts[1::2], strict=True))

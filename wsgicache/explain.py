@@ -1,0 +1,180 @@
+"""Explain a decision: what a request would get and why, as data and as readable text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from werkzeug.test import create_environ
+
+from .engine import Engine, Found
+from .facts import Facts
+from .key import parse_url, split_key, varying_values
+from .outcome import Reason
+from .policy import Admission
+
+REMEDIES: Final[Mapping[Reason, str]] = {
+    Reason.DISABLED: "Set enabled=True (or remove WSGICACHE_ENABLED=0).",
+    Reason.BYPASS_IGNORED: 'Do not set environ["wsgicache.ignore"] for this request.',
+    Reason.BYPASS_RULE: "Disable the rule, or put a rule that permits before it.",
+    Reason.BYPASS_QUERY: 'Add a rule with query="key"; name parameters that do not matter in '
+    "ignore_query.",
+    Reason.BYPASS_BODY: "Send no body with GET; other methods are never answered from the store.",
+    Reason.BYPASS_AUTHORIZATION: "If the page is the same for everybody, have the app answer with "
+    "Cache-Control: public.",
+    Reason.BYPASS_COOKIE: "If the cookie does not change the page, add it to harmless_cookies; if it "
+    "selects a variant, name it in a rule's cookies; if the page is public, have the app say so.",
+    Reason.BYPASS_HOST: "Send one valid Host.",
+    Reason.BYPASS_PATH: "Use a path without dot segments and control bytes.",
+    Reason.BYPASS_REWRITE: "Have the front server remove X-Original-URL and X-Rewrite-URL.",
+    Reason.BYPASS_OVERRIDE: "Send the method itself, without an override.",
+    Reason.BYPASS_KEY: "Shorten the URL, or raise max_key_bytes.",
+    Reason.BYPASS_PRECONDITION: "Use If-None-Match or If-Modified-Since, which a cache can judge.",
+    Reason.METHOD_SAFE: "Only GET and HEAD are answered from the store.",
+    Reason.METHOD_UNSAFE: "Only GET and HEAD are answered from the store.",
+    Reason.URI_MISS: "Nothing has to change: a first answer that may be stored makes the next a hit.",
+    Reason.VARY_MISS: "Nothing has to change: each combination of the varying fields is stored once.",
+    Reason.MISS_PURGED: "Nothing has to change: the next answer is stored again.",
+    Reason.MISS_RULES: "Nothing has to change: the next answer is stored under the rule in force.",
+    Reason.STALE: "Nothing has to change: the next answer is stored again; a longer lifetime or "
+    "stale-while-revalidate would make this a hit.",
+    Reason.STALE_PURGED: "Nothing has to change: the next answer is stored again.",
+    Reason.STALE_NO_CACHE: "Have the app send max-age instead of no-cache, or add a rule with "
+    "override=True and a ttl.",
+    Reason.REQUEST_DIRECTIVE: "Leave out the request's Cache-Control or Pragma, or use the safe profile.",
+    Reason.STORE_DOWN: "Get the store to answer again; see the log.",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A decision, taken apart. `str()` gives text for people, `as_dict()` data for programs.
+
+    Times are seconds; `ttl` is the remaining lifetime, negative when stale.
+    """
+
+    url: str
+    method: str
+    hit: bool
+    reason: Reason
+    rule: str | None
+    profile: str
+    key: Mapping[str, str] | None
+    variant: Mapping[str, str | None] | None
+    lifetime: int | None
+    lifetime_source: str | None
+    age: float | None
+    ttl: float | None
+    groups: tuple[str, ...]
+    last_answer: Reason | None
+    remedy: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data, reasons by name."""
+        data = asdict(self)
+        data["reason"] = self.reason.name
+        data["sentence"] = self.reason.sentence
+        data["section"] = self.reason.section
+        data["last_answer"] = None if self.last_answer is None else self.last_answer.name
+        data["key"] = None if self.key is None else dict(self.key)
+        data["variant"] = None if self.variant is None else dict(self.variant)
+        return data
+
+    def __str__(self) -> str:
+        lines = [f"{self.method} {self.url}: {'hit' if self.hit else 'no hit'}", ""]
+        rows = [("decision", f"{self.reason.name} ({self.reason.section})")]
+        rows.append(("", self.reason.sentence))
+        rows.append(("rule", f"{self.rule or 'none'}, profile {self.profile}"))
+        if self.key is not None:
+            rows.append(
+                ("key", " ".join(f"{name}={value!r}" for name, value in self.key.items() if value))
+            )
+        if self.variant is not None:
+            told = (
+                f"{name}={'absent' if v is None else repr(v)}" for name, v in self.variant.items()
+            )
+            rows.append(("variant", " ".join(told)))
+        if self.lifetime is not None:
+            rows.append(("lifetime", f"{self.lifetime} s, from {self.lifetime_source}"))
+            rows.append(
+                (
+                    "arithmetic",
+                    f"{self.lifetime} s lifetime - {self.age:.1f} s age = {self.ttl:.1f} s left",
+                )
+            )
+        if self.groups:
+            rows.append(("groups", ", ".join(self.groups)))
+        if self.last_answer is not None:
+            rows.append(("last answer", f"{self.last_answer.name}: {self.last_answer.sentence}"))
+        if self.remedy is not None and not self.hit:
+            rows.append(("for a hit", self.remedy))
+        return "\n".join([*lines, *(f"  {name:<12}{text}" for name, text in rows)])
+
+
+def explain(engine: Engine, url: str, method: str, headers: Mapping[str, str]) -> Explanation:
+    """Judge a request as if it came now, without calling the app or changing anything."""
+    facts = Facts(environ_for(url, method, headers))
+    admission = engine.admit(facts)
+    if not engine.settings.enabled:
+        admission.reason = Reason.DISABLED
+    found = engine.look_up(admission, arm=False) if admission.reason is None else None
+    reason = admission.reason or (found.reason if found is not None else Reason.URI_MISS)
+    entry = found.entry if found is not None else None
+    age = None if entry is None or found is None else max(0.0, found.now - entry.since)
+    last = engine.markers.why(admission.key) if admission.key and not reason.is_hit else None
+    return Explanation(
+        url=url,
+        method=method,
+        hit=reason.is_hit,
+        reason=reason,
+        rule=admission.plan.label,
+        profile=admission.plan.profile.name,
+        key=_key_parts(admission),
+        variant=_variant(admission, found),
+        lifetime=None if entry is None else entry.terms.lifetime,
+        lifetime_source=None if entry is None else entry.terms.source,
+        age=age,
+        ttl=None if entry is None or found is None else entry.fresh_until - found.now,
+        groups=() if entry is None else entry.terms.groups,
+        last_answer=last,
+        remedy=None if reason.is_hit else REMEDIES.get(reason),
+    )
+
+
+def environ_for(url: str, method: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """An environ as a WSGI server would make it for this request.
+
+    Raises:
+        ValueError: the URL is neither a path nor an absolute http(s) URL.
+    """
+    origin, path, query = parse_url(url)
+    environ = create_environ(
+        path="/", base_url=f"{origin or 'http://localhost'}/", method=method, headers=dict(headers)
+    )
+    environ["SCRIPT_NAME"] = ""
+    environ["PATH_INFO"] = path
+    environ["QUERY_STRING"] = query or ""
+    for name in ("RAW_URI", "REQUEST_URI"):
+        environ[name] = (
+            url
+            if origin is None
+            else url.partition("://")[2].partition("/")[1]
+            + url.partition("://")[2].partition("/")[2]
+            or "/"
+        )
+    return dict(environ)
+
+
+def _key_parts(admission: Admission) -> dict[str, str] | None:
+    if not admission.key:
+        return None
+    return split_key(admission.key)._asdict()
+
+
+def _variant(admission: Admission, found: Found | None) -> dict[str, str | None] | None:
+    if found is None or found.variants is None:
+        return None
+    fields = found.variants.fields
+    values = varying_values(fields, admission.value_of)
+    return None if values is None else dict(zip(fields, values, strict=True))

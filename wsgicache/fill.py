@@ -1,0 +1,357 @@
+"""One call of the app, from the cache's side: what is asked, what is made of the answer, who is told.
+
+The adapter (`capture`) moves bytes; a `Fill` decides. It always ends exactly once, and with it the flight
+that others may be waiting for.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from .answer import Answer, answer, not_modified_answer
+from .collapse import Flight
+from .conditional import may_freshen, merge_304, not_modified
+from .engine import Engine, Found
+from .entry import Entry, intern_terms, make_etag
+from .fields import parse_etag
+from .hints import IGNORE, Hints
+from .journal import Verdict
+from .outcome import Outcome, Reason
+from .policy import (
+    Admission,
+    Head,
+    Settlement,
+    make_entry,
+    settle,
+    settle_body,
+    usable_on_error,
+)
+
+
+class Action(Enum):
+    """What the adapter does with a response head."""
+
+    PASS = "pass"
+    KEEP = "keep"
+    FRESHENED = "freshened"
+    AGAIN = "again"
+    STALE = "stale"
+
+
+class Fill:
+    """One call of the app for a request that may be stored.
+
+    Args:
+        engine: the cache.
+        admission: how the request was admitted.
+        found: what the look-up found, with the mark at which this fill is born.
+        flight: those who wait for the answer, or None where nobody may.
+        hints: what the app says during the call.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_head_at",
+        "admission",
+        "asked",
+        "background",
+        "conditional",
+        "engine",
+        "entry",
+        "flight",
+        "found",
+        "head",
+        "hints",
+        "outcome",
+        "settlement",
+        "stripped",
+        "token",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        found: Found,
+        flight: Flight | None,
+        hints: Hints,
+    ) -> None:
+        self.engine = engine
+        self.admission = admission
+        self.found = found
+        self.flight = flight
+        self.hints = hints
+        self.token = flight.token if flight is not None else engine.collapse.token()
+        self.asked = engine.clock.wall()
+        self.background = False
+        """No visitor waits: the outcome is a refresh's, not a request's."""
+        self.conditional = False
+        self.stripped = False
+        """The client's own conditionals were taken away before the app was asked."""
+        self.head: Head | None = None
+        self.settlement = Settlement(Reason.NOT_STORED_BROKEN_OFF)
+        self.entry: Entry | None = None
+        self.outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
+        self._head_at = self.asked
+        self._ended = False
+
+    # --- asking ------------------------------------------------------------------------------------
+
+    def validators(self) -> dict[str, str]:
+        """Conditional request fields by environ name, for a stale entry that the app can validate.
+
+        RFC 9111 §4.3.1. A soft-purged entry is validated by a strong ETag only, and a tag that this
+        cache made means nothing to the app.
+        """
+        entry = self.found.entry
+        if entry is None or not self._is_worth_validating(entry):
+            return {}
+        asked = {}
+        if entry.etag is not None and not entry.terms.made_etag:
+            asked["HTTP_IF_NONE_MATCH"] = entry.etag
+        if entry.last_modified is not None and self.found.verdict is Verdict.VALID:
+            asked["HTTP_IF_MODIFIED_SINCE"] = entry.last_modified
+        self.conditional = bool(asked)
+        return asked
+
+    def _is_worth_validating(self, entry: Entry) -> bool:
+        if entry.terms.code != 200 or self.found.reason in _UNRELATED or not entry.has_validator:
+            return False
+        if self.found.verdict is Verdict.VALID:
+            return True
+        tag = None if entry.etag is None or entry.terms.made_etag else parse_etag(entry.etag)
+        return self.found.verdict is Verdict.SOFT and tag is not None and not tag.weak
+
+    # --- the head ----------------------------------------------------------------------------------
+
+    def decide(
+        self, status: str, headers: list[tuple[str, str]], environ: dict[str, Any]
+    ) -> Action:
+        """What to do with the app's answer, judged by its head."""
+        engine, admission = self.engine, self.admission
+        self.head = head = Head(status, headers)
+        self.outcome.forward_status = self.outcome.status = head.code
+        self._head_at = engine.clock.wall()
+        if self.conditional and head.code == 304:
+            return self._freshen(head, environ)
+        if head.code >= 500 and self.stale_usable():
+            return Action.STALE
+        self.settlement = settle(
+            admission, head, self.hints, bool(environ.get(IGNORE)), self._head_at
+        )
+        if self.settlement.reason is Reason.STORED:
+            return Action.KEEP
+        self._not_stored(self.settlement.reason)
+        return Action.PASS
+
+    def _not_stored(self, reason: Reason) -> None:
+        """The answer is for this client alone: those who wait go to the app, all at once."""
+        self.outcome.settled = reason
+        if reason not in _SAYS_NOTHING_OF_THE_PAGE:
+            self.engine.markers.set(self.admission.key, self.engine.clock.wall(), reason)
+        self._release()
+
+    def stale_usable(self) -> bool:
+        """Whether the entry found may stand in for an app that fails."""
+        entry = self.found.entry
+        if entry is None or self.found.reason in _UNRELATED:
+            return False
+        return usable_on_error(entry, self.engine.verdict(entry), self.engine.clock.wall())
+
+    def _freshen(self, head: Head, environ: dict[str, Any]) -> Action:
+        """A 304 for the validators of the entry found (RFC 9111 §4.3.4)."""
+        entry = self.found.entry
+        assert entry is not None  # noqa: S101 - validators come from an entry
+        fields = head.fields
+        if self.engine.verdict(entry) is Verdict.HARD or not may_freshen(
+            None if entry.terms.made_etag else entry.etag,
+            entry.last_modified,
+            fields.get("etag"),
+            fields.get("last-modified"),
+        ):
+            return Action.AGAIN
+        merged = Head(entry.terms.status, merge_304(entry.headers, head.headers))
+        self.head = merged
+        self.settlement = settle(
+            self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at
+        )
+        if self.settlement.reason is Reason.STORED:
+            self._keep_freshened(entry)
+        else:
+            self.engine.forget(self.found)
+            self.entry = _with_headers(entry, merged)
+            self._not_stored(self.settlement.reason)
+        return Action.FRESHENED
+
+    def _keep_freshened(self, old: Entry) -> None:
+        fresh = self._make(old.body)
+        if fresh is None:
+            self.entry = old
+            return self._not_stored(Reason.NOT_STORED_FIELDS)
+        groups = tuple(sorted({*old.terms.groups, *fresh.terms.groups}))
+        terms = intern_terms(fresh.terms._replace(groups=groups, made_etag=old.terms.made_etag))
+        fresh = Entry(
+            fresh.key, terms, fresh.headers, old.body, fresh.since, fresh.fresh_until, fresh.born,
+            fresh.values,
+        )  # fmt: skip
+        reason, self.entry = self.engine.keep(fresh, self.found, self.token)
+        if reason is Reason.STORED:
+            self._stored(self.entry, Reason.FRESHENED)
+        else:
+            self._not_stored(reason)
+        return None
+
+    def prepare_again(self) -> None:
+        """The 304 was of no use: ask once more, unconditionally, at a newly read mark (INT-07)."""
+        self.found = self.engine.look_up(self.admission)
+        self.conditional = False
+        self.asked = self.engine.clock.wall()
+
+    # --- the body ----------------------------------------------------------------------------------
+
+    def complete(self, body: bytes) -> Reason:
+        """The whole body is there: store it, and let those who wait have it."""
+        head = self.head
+        assert head is not None  # noqa: S101 - decide came first
+        reason = settle_body(self.admission, head, body, self.found.entry)
+        if reason is None:
+            entry = self._make(body)
+            if entry is None:
+                reason = Reason.NOT_STORED_FIELDS
+            else:
+                reason, entry = self.engine.keep(entry, self.found, self.token)
+                if reason is Reason.STORED:
+                    self._stored(entry, Reason.STORED)
+                    return reason
+        self._not_stored(reason)
+        return reason
+
+    def _make(self, body: bytes) -> Entry | None:
+        head, found = self.head, self.found
+        if found.mark is None or head is None:
+            return None
+        terms = self.settlement.terms
+        if found.variants is not None and terms is not None:
+            union = tuple(sorted({*terms.varying, *found.variants.fields}))
+            if union != terms.varying:
+                self.settlement.terms = intern_terms(terms._replace(varying=union))
+        return make_entry(
+            self.admission,
+            head,
+            self.settlement,
+            body,
+            born=found.mark,
+            asked=self.asked,
+            now=self._head_at,
+        )
+
+    def _stored(self, entry: Entry, reason: Reason) -> None:
+        self.entry = entry
+        self.outcome.settled = reason
+        self.outcome.ttl = entry.ttl(self.engine.clock.wall())
+        self.engine.markers.unset(self.admission.key)
+        if self.flight is not None:
+            self.engine.collapse.land(self.flight, entry)
+
+    def too_large(self) -> None:
+        """The body went past `max_body_bytes`: it streams on, unstored."""
+        self._not_stored(Reason.NOT_STORED_TOO_LARGE)
+
+    def broken_off(self) -> None:
+        """The body did not come to its end."""
+        if self.entry is not None and self.outcome.settled is Reason.STORED:
+            self.engine.revoke(self.entry)
+        self.outcome.settled = Reason.NOT_STORED_BROKEN_OFF
+        self.failed()
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return self.flight is not None and self.flight.followers > 0
+
+    def _release(self) -> None:
+        if self.flight is not None:
+            self.engine.collapse.release(self.flight)
+
+    def failed(self) -> None:
+        """There is nothing to share: one of those who wait asks the app itself."""
+        if self.flight is not None:
+            self.engine.collapse.fail(self.flight)
+
+    def end(self) -> None:
+        """Whatever happened: nobody waits any more, and the outcome is counted, once."""
+        if self._ended:
+            return
+        self._ended = True
+        self.failed()
+        if self.background:
+            self.engine.observer.refreshed(self.outcome)
+        else:
+            self.engine.observer.record(self.outcome)
+
+    # --- answers made here -------------------------------------------------------------------------
+
+    def answer_entry(self, entry: Entry) -> Answer:
+        """What the client gets from an entry: its own conditionals are judged now."""
+        return answer(entry, self.admission.facts)
+
+    def not_modified(self, body: bytes | None) -> Answer | None:
+        """A 304 where the client's own conditionals say that it has this response already.
+
+        They were taken away before the app was asked, so that its answer could be stored.
+
+        Args:
+            body: the whole body if it is there, so that a tag of ours can be compared.
+        """
+        facts, head = self.admission.facts, self.head
+        if head is None or head.code != 200 or not self.stripped:
+            return None
+        etag = head.fields.get("etag")
+        if etag is None and body is not None and self.settlement.reason is Reason.STORED:
+            etag = make_etag(body)
+        modified, date = head.fields.get("last-modified"), head.fields.get("date")
+        if not not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
+            return None
+        headers = (
+            head.headers
+            if etag in (None, head.fields.get("etag"))
+            else (*head.headers, ("ETag", etag))
+        )
+        return not_modified_answer(headers)
+
+
+def _with_headers(entry: Entry, head: Head) -> Entry:
+    return Entry(
+        entry.key, entry.terms, head.headers, entry.body, entry.since, entry.fresh_until, entry.born,
+        entry.values,
+    )  # fmt: skip
+
+
+_UNRELATED = frozenset(
+    {
+        Reason.MISS_RULES,
+        Reason.MISS_PURGED,
+        Reason.VARY_MISS,
+        Reason.BYPASS_COOKIE,
+        Reason.BYPASS_AUTHORIZATION,
+    }
+)
+"""Reasons for which the entry found is not to be touched or shown: it is not this request's."""
+
+_SAYS_NOTHING_OF_THE_PAGE = frozenset(
+    {
+        Reason.NOT_STORED_METHOD,
+        Reason.NOT_STORED_RANGE,
+        Reason.NOT_STORED_REQUEST,
+        Reason.NOT_STORED_RACED,
+        Reason.NOT_STORED_STORE,
+        Reason.NOT_STORED_COOKIE,
+        Reason.NOT_STORED_AUTHORIZATION,
+        Reason.NOT_STORED_VARY_COOKIE,
+        Reason.NOT_STORED_BROKEN_OFF,
+    }
+)
+"""Reasons that come from this request, not from the page: no miss marker for the others."""

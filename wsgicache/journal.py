@@ -1,0 +1,254 @@
+"""The purge journal: one idea behind every purge. Pure; the store keeps the list, workers keep indexes.
+
+The rules this file obeys:
+
+- A purge is a record `(seq, kind, target, soft, at, nonce)`; `seq` grows by one with each record.
+- A mark is `(epoch, seq, nonce of the last record)`, and marks are compared whole: the same number
+  with another nonce is another history.
+- An entry is born at the mark that its request read *before* the app was called. It is valid while no
+  later hard purge covers it; a later soft purge makes it stale.
+- What was dropped from the journal must not be forgotten: everything born below `floor` is a miss.
+
+A check costs a few dictionary look-ups, however many purges there were.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+from .key import Parts, group_targets, prefix_targets, split_key, url_targets
+
+_FORGET_EVERY: Final = 4096
+"""How far the floor rises before an index drops what lies below it: rarely enough to cost nothing."""
+
+
+class Kind(Enum):
+    """What a purge covers."""
+
+    URL = "url"
+    PREFIX = "prefix"
+    GROUP = "group"
+    ALL = "all"
+
+
+class Mark(NamedTuple):
+    """A point in the history of one journal."""
+
+    epoch: str
+    seq: int
+    nonce: str
+
+
+class Purge(NamedTuple):
+    """What somebody asked to purge, before the journal has numbered it."""
+
+    kind: Kind
+    target: str
+    soft: bool = False
+
+
+class Record(NamedTuple):
+    """One line of the journal. `at` is wall-clock seconds."""
+
+    seq: int
+    kind: Kind
+    target: str
+    soft: bool
+    at: float
+    nonce: str
+
+
+class Snapshot(NamedTuple):
+    """What a worker fetches to follow the journal: either the records after its own mark, or
+    (`whole`) everything that is left, because its mark is not part of this history any more."""
+
+    mark: Mark
+    floor: int
+    records: Sequence[Record]
+    whole: bool
+
+
+class Verdict(Enum):
+    """What the journal says of an entry."""
+
+    VALID = "valid"
+    SOFT = "soft"
+    HARD = "hard"
+
+
+def new_id() -> str:
+    """A random id for an epoch or a record: 64 bits, so that two histories never look alike."""
+    return secrets.token_hex(8)
+
+
+class Journal:
+    """The list itself, as a store in one process keeps it. Not thread-safe: its owner locks.
+
+    Args:
+        limit: records kept; older ones are dropped and `floor` rises to their number.
+    """
+
+    def __init__(self, limit: int = 65536) -> None:
+        if limit < 1:
+            raise ValueError(f"a journal keeps at least one record, not {limit}")
+        self._limit = limit
+        self._records: deque[Record] = deque()
+        self.restart()
+
+    def restart(self) -> Mark:
+        """Begin a new epoch: every entry born before is a miss."""
+        self._records.clear()
+        self.floor = 0
+        self.mark = Mark(new_id(), 0, new_id())
+        return self.mark
+
+    def append(self, purges: Iterable[Purge], at: float) -> Mark:
+        """Number the purges and add them. Returns the new mark."""
+        epoch, seq, nonce = self.mark
+        for purge in purges:
+            seq, nonce = seq + 1, new_id()
+            self._records.append(Record(seq, *purge, at, nonce))
+        self._trim()
+        self.mark = Mark(epoch, seq, nonce)
+        return self.mark
+
+    def _trim(self) -> None:
+        while len(self._records) > self._limit:
+            self.floor = self._records.popleft().seq
+
+    def since(self, mark: Mark | None) -> Snapshot:
+        """What a worker that stands at `mark` is missing."""
+        if mark is not None and self._knows(mark):
+            missing = self.mark.seq - mark.seq
+            tail = list(self._records)[len(self._records) - missing :]
+            return Snapshot(self.mark, self.floor, tail, whole=False)
+        return Snapshot(self.mark, self.floor, list(self._records), whole=True)
+
+    def _knows(self, mark: Mark) -> bool:
+        if mark.epoch != self.mark.epoch or not self.floor <= mark.seq <= self.mark.seq:
+            return False
+        if mark.seq == self.mark.seq:
+            return mark.nonce == self.mark.nonce
+        first = self.floor + 1
+        if mark.seq < first:
+            return True
+        return self._records[mark.seq - first].nonce == mark.nonce
+
+
+class PurgeIndex:
+    """The journal by target: the last hard and the last soft `seq` of each.
+
+    One thread writes (`follow`, under its owner's lock); any thread reads. The mark is published after
+    what it stands for, so whoever reads `mark` first and the index afterwards never misses a record.
+    """
+
+    def __init__(self) -> None:
+        self.mark: Mark | None = None
+        self._state = _State()
+
+    def follow(self, snapshot: Snapshot) -> Mark:
+        """Take over what the journal has that this index has not."""
+        state = _State() if snapshot.whole or self.mark is None else self._state
+        for record in snapshot.records:
+            state.add(record)
+        state.epoch = snapshot.mark.epoch
+        state.raise_floor(snapshot.floor)
+        self._state = state
+        self.mark = snapshot.mark
+        return snapshot.mark
+
+    def verdict(self, born: Mark, key: str, groups: Sequence[str]) -> Verdict:
+        """Whether an entry with this key and these groups, born at `born`, is still valid."""
+        state = self._state
+        if born.epoch != state.epoch or born.seq < state.floor:
+            return Verdict.HARD
+        if state.last_seq <= born.seq:
+            return Verdict.VALID
+        parts = split_key(key)
+        if state.hard.covers(born.seq, parts, groups):
+            return Verdict.HARD
+        return Verdict.SOFT if state.soft.covers(born.seq, parts, groups) else Verdict.VALID
+
+    def __len__(self) -> int:
+        return len(self._state.hard) + len(self._state.soft)
+
+
+class _Book:
+    """The last purge of each target, by kind, for one of hard and soft."""
+
+    __slots__ = ("all", "groups", "prefixes", "urls")
+
+    def __init__(self) -> None:
+        self.all = 0
+        self.urls: dict[str, int] = {}
+        self.prefixes: dict[str, int] = {}
+        self.groups: dict[str, int] = {}
+
+    def add(self, record: Record) -> None:
+        if record.kind is Kind.ALL:
+            self.all = record.seq
+        else:
+            self._of(record.kind)[record.target] = record.seq
+
+    def _of(self, kind: Kind) -> dict[str, int]:
+        if kind is Kind.URL:
+            return self.urls
+        return self.prefixes if kind is Kind.PREFIX else self.groups
+
+    def covers(self, born: int, parts: Parts, groups: Sequence[str]) -> bool:
+        """Whether a purge later than `born` names the key, an ancestor of its path or a group."""
+        return (
+            self.all > born
+            or (bool(self.urls) and _later(self.urls, born, url_targets(parts)))
+            or (bool(self.prefixes) and _later(self.prefixes, born, prefix_targets(parts)))
+            or (
+                bool(groups and self.groups)
+                and _later(self.groups, born, group_targets(parts, groups))
+            )
+        )
+
+    def forget(self, floor: int) -> None:
+        """Drop what the floor already answers."""
+        for kind in (Kind.URL, Kind.PREFIX, Kind.GROUP):
+            book = self._of(kind)
+            for target in [target for target, seq in book.items() if seq <= floor]:
+                del book[target]
+
+    def __len__(self) -> int:
+        return len(self.urls) + len(self.prefixes) + len(self.groups) + bool(self.all)
+
+
+def _later(book: dict[str, int], born: int, targets: Iterable[str]) -> bool:
+    get = book.get
+    return any(get(target, 0) > born for target in targets)
+
+
+class _State:
+    """Everything an index knows of one epoch; replaced as a whole when the epoch changes."""
+
+    __slots__ = ("epoch", "floor", "hard", "last_seq", "soft")
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.floor = 0
+        self.last_seq = 0
+        self.hard = _Book()
+        self.soft = _Book()
+
+    def add(self, record: Record) -> None:
+        (self.soft if record.soft else self.hard).add(record)
+        self.last_seq = record.seq
+
+    def raise_floor(self, floor: int) -> None:
+        """Everything born below `floor` is a miss from now on; its purges need not be remembered."""
+        if floor <= self.floor:
+            return
+        forget = floor // _FORGET_EVERY > self.floor // _FORGET_EVERY
+        self.floor = floor
+        if forget:
+            self.hard.forget(floor)
+            self.soft.forget(floor)

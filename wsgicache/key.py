@@ -1,0 +1,323 @@
+r"""Cache keys: one function for traffic, purge, warm-up and explain. Pure.
+
+The rules this file obeys:
+
+- A base key is ``path \0 query \0 host \0 scheme``, then ``\0`` and an extra where one is needed. Stored
+  parts never hold ``\0`` or ``\1``, so a key that a request builds from raw, unchecked values can equal a
+  stored one only if each part is equal: the number of separators would differ otherwise. That is what
+  lets the hit path look up an unchecked key.
+- A variant key is the base key, then ``\1-`` (absent) or ``\1=value`` for each varying field, in order.
+- ``SCRIPT_NAME`` and ``PATH_INFO`` are joined: one URL, one key, wherever the app is mounted.
+- The path is what WSGI gives: bytes tunnelled as latin-1, never decoded with replacement.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote_plus, unquote_to_bytes, urlsplit
+
+from .outcome import Reason
+
+FieldValue = Callable[[str], str | None]
+Normaliser = Callable[[str | None], str | None]
+
+_BAD_PATH: Final = re.compile(r"[\x00-\x1f\x7f]|[/\\]\.{1,2}(?:[/\\]|\Z)")
+_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+_HOST: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{0,5}))?\Z", re.ASCII
+)
+_DEFAULT_PORT: Final = {"http": "80", "https": "443"}
+_PCHAR_SAFE: Final = "/:@!$&'()*+,;=~-._"
+
+
+class Parts(NamedTuple):
+    """What a base key is made of."""
+
+    path: str
+    query: str
+    host: str
+    scheme: str
+    extra: str
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority, as in RFC 6454."""
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def url(self) -> str:
+        """The URL for people: percent-encoded, without the extra."""
+        path = quote(self.path.encode("latin-1", "surrogatepass"), safe=_PCHAR_SAFE)
+        return f"{self.origin}{path}" + (f"?{self.query}" if self.query else "")
+
+
+def base_key(path: str, query: str, host: str, scheme: str, extra: str = "") -> str:
+    """Join checked parts to a base key."""
+    key = f"{path}\0{query}\0{host}\0{scheme}"
+    return f"{key}\0{extra}" if extra else key
+
+
+def split_key(key: str) -> Parts:
+    """The parts of a base or variant key."""
+    parts = key.split("\1", 1)[0].split("\0", 4)
+    return Parts(parts[0], parts[1], parts[2], parts[3], parts[4] if len(parts) > 4 else "")
+
+
+def variant_key(base: str, values: Iterable[str | None]) -> str:
+    r"""The key of the variant that was selected by these values; absent differs from empty."""
+    return base + "".join(["\1-" if value is None else "\1=" + value for value in values])
+
+
+def varying_values(fields: Sequence[str], value_of: FieldValue) -> tuple[str | None, ...] | None:
+    """The values of the varying fields, or None when one cannot be part of a key."""
+    values = tuple([value_of(name) for name in fields])
+    for value in values:
+        if value is not None and ("\0" in value or "\1" in value):
+            return None
+    return values
+
+
+@lru_cache(maxsize=1024)
+def canonical_host(host: str, scheme: str) -> str | None:
+    """The host in lower case without the scheme's default port; None when it is not one host.
+
+    RFC 9110 §4.2.3 and §7.2. Two Host lines arrive joined by a comma, which no host name holds.
+    """
+    match = _HOST.match(host)
+    if match is None:
+        return None
+    port = match["port"]
+    if not port or port == _DEFAULT_PORT.get(scheme):
+        return match["name"].lower()
+    return f"{match['name'].lower()}:{int(port)}" if int(port) < 65536 else None
+
+
+def refuse_path(path: str) -> Reason | None:
+    """Why a path cannot be part of a key: control bytes, dot segments, not rooted."""
+    if not path.startswith("/") or _BAD_PATH.search(path) is not None:
+        return Reason.BYPASS_PATH
+    return None
+
+
+def refuse_query(query: str) -> Reason | None:
+    """Why a query cannot be part of a key."""
+    return Reason.BYPASS_KEY if _CONTROL.search(query) is not None else None
+
+
+def raw_extra(raw: str | None, path: str, query: str) -> str:
+    """What the raw request target adds to the key: nothing where it is the plain form of the path.
+
+    WSGI decodes `/a%2Fb` and `/a/b` to one `PATH_INFO`; an app that reads `RAW_URI` or `REQUEST_URI`
+    tells them apart, so then the key does too. An absolute-form target counts by its path.
+    """
+    if raw is None or raw == path or (query and raw == f"{path}?{query}"):
+        return ""
+    if not raw.startswith("/"):
+        raw = _path_of_absolute(raw)
+    target, mark, raw_query = raw.partition("?")
+    if _same_target(target, path) and (raw_query == query and (bool(mark) == bool(query))):
+        return ""
+    return "r" + (raw if raw_query != query or not mark else target)
+
+
+def _path_of_absolute(raw: str) -> str:
+    rest = raw.partition("://")[2]
+    slash = rest.find("/")
+    return rest[slash:] if slash >= 0 else "/"
+
+
+@lru_cache(maxsize=4096)
+def _same_target(target: str, path: str) -> bool:
+    """Whether the raw path is just the percent-encoded form of the decoded one."""
+    try:
+        raw_bytes, path_bytes = target.encode("latin-1"), path.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return _normal_escapes(raw_bytes) == quote(path_bytes, safe=_PCHAR_SAFE)
+
+
+def _normal_escapes(raw: bytes) -> str:
+    """Escapes of unreserved characters decoded, others in upper case, bare bytes escaped."""
+    text = quote(raw, safe=_PCHAR_SAFE + "%")
+    return re.sub(r"%([0-9A-Fa-f]{2})", _normal_escape, text)
+
+
+def _normal_escape(match: re.Match[str]) -> str:
+    char = chr(int(match[1], 16))
+    return char if char.isascii() and (char.isalnum() or char in "-._~") else "%" + match[1].upper()
+
+
+@lru_cache(maxsize=4096)
+def normal_query(query: str, ignore: tuple[str, ...] = (), sort: bool = False) -> str:
+    """The query for the key and for the app: ignored names dropped, order of repeated names kept.
+
+    Args:
+        query: the raw query string.
+        ignore: decoded names or globs to drop.
+        sort: order the parameters by name (stable, so that repeated names keep their order).
+
+    A query that holds `;` is kept whole: parsers differ on it, so nobody may hide a parameter in it.
+    """
+    if not query or ";" in query:
+        return query
+    members = [(unquote_plus(part.partition("=")[0]), part) for part in query.split("&")]
+    if ignore:
+        members = [m for m in members if m[1] and not matches_any(m[0], ignore)]
+    if sort:
+        members.sort(key=lambda member: member[0])
+    return "&".join([part for _, part in members])
+
+
+def matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name equals one of the patterns or matches it as a glob."""
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def has_method_override(query: str) -> bool:
+    """Whether the query asks for another method by `_method=`, as some frameworks let it."""
+    return "_method" in unquote_plus(query) and any(
+        unquote_plus(part.partition("=")[0]) == "_method" for part in re.split("[&;]", query)
+    )
+
+
+# --- the names by which a purge reaches a key ------------------------------------------------------
+
+
+def url_targets(parts: Parts) -> tuple[str, ...]:
+    """Every URL target that covers a key: path; path and query; origin and path; all of them."""
+    path, query, origin = parts.path, parts.query, parts.origin
+    return (
+        f"p{path}",
+        f"q{path}\0{query}",
+        f"o{origin}\0{path}",
+        f"u{origin}\0{path}\0{query}",
+    )
+
+
+def prefix_targets(parts: Parts) -> list[str]:
+    """Every prefix target that covers a key: each ancestor of the path, anywhere or on its origin."""
+    origin = parts.origin
+    found = []
+    for end in [0, *(i for i, char in enumerate(parts.path) if char == "/" and i), len(parts.path)]:
+        prefix = parts.path[:end].rstrip("/")
+        found += (f"p{prefix}", f"o{origin}\0{prefix}")
+    return found
+
+
+def group_targets(parts: Parts, groups: Iterable[str]) -> list[str]:
+    """Every group target that covers a key; a group belongs to one origin (RFC 9875 §2)."""
+    origin = parts.origin
+    found = []
+    for group in groups:
+        found += (f"g{group}", f"o{origin}\0{group}")
+    return found
+
+
+def url_target(url: str) -> str:
+    """The target of a purge by URL: a path means every scheme and host (and, without a query, every
+    query); an absolute URL means exactly that one.
+
+    Raises:
+        ValueError: the text is neither a path nor an absolute http(s) URL.
+    """
+    origin, path, query = parse_url(url)
+    if origin is None:
+        return f"p{path}" if query is None else f"q{path}\0{query}"
+    return f"u{origin}\0{path}\0{query or ''}"
+
+
+def same_path_target(parts: Parts) -> str:
+    """The target that invalidates a URI on its own origin, whatever its query (RFC 9111 §4.4)."""
+    return f"o{parts.origin}\0{parts.path}"
+
+
+def prefix_target(prefix: str) -> str:
+    """The target of a purge by prefix, at segment boundaries.
+
+    Raises:
+        ValueError: the text is neither a path nor an absolute http(s) URL, or has a query.
+    """
+    origin, path, query = parse_url(prefix)
+    if query is not None:
+        raise ValueError(f"a prefix has no query: {prefix!r}; use purge() for a URL with a query")
+    return f"p{path.rstrip('/')}" if origin is None else f"o{origin}\0{path.rstrip('/')}"
+
+
+def group_target(group: str, origin: str | None = None) -> str:
+    """The target of a purge by group, on one origin or on all."""
+    return f"g{group}" if origin is None else f"o{origin}\0{group}"
+
+
+def parse_url(url: str) -> tuple[str | None, str, str | None]:
+    """Split a path or an absolute URL as live traffic would be split: (origin or None, path as WSGI
+    gives it, query or None).
+
+    Raises:
+        ValueError: the text is neither a path nor an absolute http(s) URL.
+    """
+    parts = urlsplit(url, allow_fragments=True)
+    query = parts.query if "?" in url.partition("#")[0] else None
+    if url.startswith("/") and not url.startswith("//"):
+        path, _, rest = url.partition("#")[0].partition("?")
+        return None, wsgi_path(path), rest if query is not None else None
+    if parts.scheme.lower() in _DEFAULT_PORT and parts.netloc:
+        scheme = parts.scheme.lower()
+        host = canonical_host(parts.netloc, scheme)
+        if host is not None:
+            return f"{scheme}://{host}", wsgi_path(parts.path or "/"), query
+    raise ValueError(f"not a URL of this site: {url!r}; give a path (/post/1) or an http(s) URL")
+
+
+def wsgi_path(path: str) -> str:
+    """A URL path as a WSGI server hands it to the app: decoded to bytes, tunnelled as latin-1."""
+    return unquote_to_bytes(path).decode("latin-1")
+
+
+# --- varying fields --------------------------------------------------------------------------------
+
+COOKIE_FIELD: Final = "cookie:"
+"""Prefix of a varying field that is one named cookie, not a header."""
+
+
+class Selector(NamedTuple):
+    """How one varying field is read from an environ without cookies."""
+
+    environ_name: str
+    normalise: Normaliser | None
+
+
+def selectors(fields: Sequence[str], normalisers: Mapping[str, Normaliser]) -> tuple[Selector, ...]:
+    """Selectors for varying fields of requests without cookies that count: those read as absent."""
+    return tuple(
+        [
+            Selector(_NO_COOKIE if name == "cookie" else environ_name(name), normalisers.get(name))
+            for name in fields
+        ]
+    )
+
+
+_NO_COOKIE: Final = "wsgicache.no-cookie"
+"""A name that no environ holds."""
+
+
+def environ_name(field: str) -> str:
+    """The environ key of a request field; a named cookie has none, so it gets one nobody sets."""
+    if field.startswith(COOKIE_FIELD):
+        return f"wsgicache.{field}"
+    if field in ("content-type", "content-length"):
+        return field.replace("-", "_").upper()
+    return "HTTP_" + field.replace("-", "_").upper()
+
+
+def select_variant(base: str, chosen: Sequence[Selector], get: Callable[[str], str | None]) -> str:
+    """The variant key for an environ that holds no cookie: what the hit path uses."""
+    for name, normalise in chosen:
+        value = get(name)
+        if normalise is not None:
+            value = normalise(value)
+        base += "\1-" if value is None else "\1=" + value
+    return base

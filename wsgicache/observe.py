@@ -1,0 +1,160 @@
+"""What happened, counted and told: one `Outcome` in; counters, a log line, warnings out."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from .outcome import Outcome, Phase, Reason
+
+log: Final = logging.getLogger("wsgicache")
+decisions: Final = logging.getLogger("wsgicache.decisions")
+
+
+class Tally:
+    """A counter whose `add` is one C call: atomic under the interpreter's lock, and cheap enough for
+    the hit path."""
+
+    __slots__ = ("_count", "add")
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+        self.add: Callable[[], int] = self._count.__next__
+
+    @property
+    def value(self) -> int:
+        """How often `add` was called: a count shows its next number in its repr, without taking it."""
+        return int(repr(self._count)[6:-1])
+
+
+_OUTSIDE: Final = frozenset({Reason.MISS_MARKER, Reason.CACHE_FAULT, Reason.STORE_DOWN})
+_MISS_TOKENS: Final = frozenset({"uri-miss", "vary-miss", "miss", "stale", "request"})
+
+
+class Observer:
+    """Counters by reason, and the log.
+
+    Args:
+        log_decisions: write one line per decision to `wsgicache.decisions`.
+    """
+
+    def __init__(self, log_decisions: bool = False) -> None:
+        self.log_decisions = log_decisions
+        self.reasons: Final[Mapping[Reason, Tally]] = {reason: Tally() for reason in Reason}
+        self.collapsed = Tally()
+        self.refreshes = Tally()
+        self.refreshes_failed = Tally()
+        self.hit: Callable[[], int] = self.reasons[Reason.HIT].add
+        """Count one fresh hit: what the hit path calls."""
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+
+    def record(self, outcome: Outcome) -> None:
+        """Count an outcome, and log it where that was chosen."""
+        self.reasons[outcome.reason].add()
+        if outcome.settled is not None:
+            self.reasons[outcome.settled].add()
+        if outcome.detail is not None and outcome.detail is not outcome.settled:
+            self.reasons[outcome.detail].add()
+        if outcome.collapsed:
+            self.collapsed.add()
+        if self.log_decisions:
+            self._log(outcome)
+
+    def _log(self, outcome: Outcome) -> None:
+        told = {name: value for name, value in _told(outcome).items() if value is not None}
+        line = " ".join(f"{name}={_quoted(value)}" for name, value in told.items())
+        decisions.info("%s", line, extra={"wsgicache": told})
+
+    def warn_once(self, subject: str, message: str, *args: object) -> None:
+        """Log a warning about a subject, the first time only."""
+        with self._lock:
+            if subject in self._warned:
+                return
+            self._warned.add(subject)
+        log.warning(message, *args)
+
+    def app_failed(self, error: BaseException) -> None:
+        """The app raised, and a stale page hid it from the visitor: it must not hide it from the log."""
+        log.error("the app failed; a stale page answers", exc_info=error)
+
+    def refreshed(self, outcome: Outcome) -> None:
+        """Count a refresh that no visitor waited for."""
+        stored = outcome.settled is not None and outcome.settled.token == "stored"
+        (self.refreshes if stored else self.refreshes_failed).add()
+
+    def refresh_failed(self, error: BaseException) -> None:
+        """A refresh that no visitor waits for raised; the stale page lives on in its window."""
+        log.warning("a background refresh failed", exc_info=error)
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Record that the cache itself failed; the traceback goes to the log once per place."""
+        self.reasons[Reason.CACHE_FAULT].add()
+        subject = f"{where}: {type(error).__name__}"
+        with self._lock:
+            first = subject not in self._warned
+            self._warned.add(subject)
+        if first:
+            log.error("the cache failed in %s; the app answers alone", where, exc_info=error)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start of this process.
+
+        `hit_ratio` is hits / (hits + misses) and `coverage` (hits + misses) / all requests, None before
+        the first; bypass and miss-marker traffic never hide in the first.
+        """
+        counts = {reason: tally.value for reason, tally in self.reasons.items()}
+        hits = sum(n for reason, n in counts.items() if reason.is_hit)
+        hits += counts[Reason.HIT_STALE_IF_ERROR]
+        stale = sum(n for reason, n in counts.items() if reason.name.startswith("HIT_"))
+        requests = sum(n for reason, n in counts.items() if reason in _DECISIONS)
+        misses = sum(
+            n
+            for reason, n in counts.items()
+            if reason in _DECISIONS and reason.token in _MISS_TOKENS and reason not in _OUTSIDE
+        )
+        misses -= counts[Reason.HIT_STALE_IF_ERROR] + counts[Reason.MISS_MARKER]
+        return {
+            "requests": requests,
+            "hits": hits,
+            "stale_hits": stale,
+            "misses": misses,
+            "collapsed": self.collapsed.value,
+            "refreshes": self.refreshes.value,
+            "refreshes_failed": self.refreshes_failed.value,
+            "hit_ratio": hits / (hits + misses) if hits + misses else None,
+            "coverage": (hits + misses) / requests if requests else None,
+            "reasons": {reason.name: n for reason, n in counts.items() if n},
+        }
+
+
+_DECISIONS: Final = frozenset(r for r in Reason if r.phase in (Phase.ADMIT, Phase.JUDGE)) | {
+    Reason.STORE_DOWN
+}
+"""Reasons of which each request has exactly one; the others say more about it."""
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    detail = outcome.explaining_detail()
+    return {
+        "reason": outcome.reason.name,
+        "detail": None if detail is None or detail is outcome.reason else detail.name,
+        "settled": None if outcome.settled is None else outcome.settled.name,
+        "status": outcome.status,
+        "ttl": outcome.ttl,
+        "collapsed": outcome.collapsed or None,
+        "rule": outcome.rule,
+        "key": None if outcome.key is None else outcome.key.replace("\0", " ").strip(),
+        "seconds": None if outcome.seconds is None else round(outcome.seconds, 6),
+    }
+
+
+def _quoted(value: object) -> str:
+    """A value for one log line: nothing in it can end the line or fake another field."""
+    text = str(value)
+    if text.isascii() and text.isprintable() and not set(text) & set(' "=\\'):
+        return text
+    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'

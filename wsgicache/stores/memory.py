@@ -1,0 +1,208 @@
+"""The memory store: one process, bounded by bytes, a dictionary look-up a hit.
+
+A hit reads the dictionary and sets a flag, without the lock; everything that changes the store takes it.
+Negative answers (404 and the like) have a small budget of their own, so that a scan for pages that do not
+exist cannot push out those that do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from ..entry import Entry, Stored
+from ..journal import Journal, Mark, Purge, Snapshot
+from ..options import read_bytes
+from .sieve import Sieve, Slot
+
+NEGATIVE_SHARE: Final = 20
+"""Negatives get one part in this many of `max_bytes`."""
+
+_SLOT_BYTES: Final = 200
+"""A slot, its place in the dictionary, and what the allocator rounds up."""
+
+
+class MemoryStore:
+    """Entries in this process, shared by its threads.
+
+    Args:
+        max_bytes: what all entries together may take, their overhead included.
+        journal_limit: purges remembered one by one; when there were more, what is older is a miss.
+
+    Raises:
+        ValueError: a size too small to hold anything.
+    """
+
+    def __init__(self, max_bytes: int = 64_000_000, journal_limit: int = 65536) -> None:
+        if max_bytes < 65536:
+            raise ValueError(f"max_bytes = {max_bytes} is too small; give at least 65536 (64KiB)")
+        self._lock = threading.Lock()
+        self._slots: dict[str, Slot] = {}
+        self._main = Sieve(max_bytes - max_bytes // NEGATIVE_SHARE)
+        self._negative = Sieve(max_bytes // NEGATIVE_SHARE)
+        self._journal = Journal(journal_limit)
+        self._evicted = 0
+        self._watchers: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self.mark = self._journal.mark
+        self.peek: Callable[[str], Slot | None] = self._slots.get
+        """The hit path's look-up: no lock, no call into Python."""
+        _stores.add(self)
+
+    def watch(self, moved: Callable[[], None]) -> None:
+        """Have a bound method called whenever the journal has moved, before the mover returns."""
+        with self._lock:
+            self._watchers = [known for known in self._watchers if known() is not None]
+            self._watchers.append(weakref.WeakMethod(moved))
+
+    def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
+        """What is stored under each key, and the mark, read first."""
+        mark = self.mark
+        found: list[Stored | None] = []
+        for key in keys:
+            slot = self._slots.get(key)
+            if slot is not None:
+                slot.visited = True
+            found.append(None if slot is None else slot.stored)
+        return found, mark
+
+    def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
+        """Store under a key, evicting what is asked for least; False where it was refused."""
+        slot = Slot(key, stored, stored.size() + _SLOT_BYTES, token)
+        sieve = self._sieve_of(stored)
+        with self._lock:
+            old = self._slots.get(key)
+            if self._refuses(old, stored, token):
+                return False
+            if old is not None:
+                self._drop(old)
+            if slot.size > sieve.max_bytes // 2:
+                return False
+            self._slots[key] = slot
+            sieve.add(slot)
+            self._evict(sieve)
+            return key in self._slots
+
+    def _refuses(self, old: Slot | None, stored: Stored, token: int) -> bool:
+        if isinstance(stored, Entry) and stored.born.epoch != self.mark.epoch:
+            return True
+        if old is None or not isinstance(stored, Entry) or not isinstance(old.stored, Entry):
+            return False
+        if old.stored.born.epoch != stored.born.epoch:
+            return False
+        return old.stored.born.seq > stored.born.seq or 0 < token < old.token
+
+    def _sieve_of(self, stored: Stored) -> Sieve:
+        negative = isinstance(stored, Entry) and stored.terms.negative
+        return self._negative if negative else self._main
+
+    def _evict(self, sieve: Sieve) -> None:
+        for slot in sieve.evict():
+            self._evicted += 1
+            self._slots.pop(slot.key, None)
+
+    def _drop(self, slot: Slot) -> None:
+        del self._slots[slot.key]
+        self._sieve_of(slot.stored).remove(slot)
+
+    def delete(self, key: str, only: Stored | None = None) -> bool:
+        """Forget a key, or only while it holds this very object."""
+        with self._lock:
+            slot = self._slots.get(key)
+            if slot is None or (only is not None and slot.stored is not only):
+                return False
+            self._drop(slot)
+            return True
+
+    def clear(self) -> Mark:
+        """Forget everything; everything born before is a miss, also what is still being made."""
+        with self._lock:
+            self.mark = self._journal.restart()
+            self._slots.clear()
+            self._main.clear()
+            self._negative.clear()
+            self._tell()
+            return self.mark
+
+    def append(self, purges: Iterable[Purge], at: float) -> Mark:
+        """Write purges to the journal; in force when this returns."""
+        with self._lock:
+            self.mark = self._journal.append(purges, at)
+            self._tell()
+            return self.mark
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            moved = watcher()
+            if moved is not None:
+                moved()
+
+    def purges_since(self, mark: Mark | None) -> Snapshot:
+        """What a follower of the journal that stands at `mark` is missing."""
+        with self._lock:
+            return self._journal.since(mark)
+
+    def scan(self, prefix: str = "") -> Iterator[Stored]:
+        """Everything stored under keys that start with `prefix`, as it was when this was called."""
+        with self._lock:
+            found = [slot.stored for key, slot in self._slots.items() if key.startswith(prefix)]
+        return iter(found)
+
+    def stats(self) -> Mapping[str, int]:
+        """Entries, bytes, budgets, evictions and the length of the purge history."""
+        with self._lock:
+            return {
+                "entries": len(self._slots),
+                "bytes": self._main.bytes + self._negative.bytes,
+                "max_bytes": self._main.max_bytes + self._negative.max_bytes,
+                "negative_bytes": self._negative.bytes,
+                "evicted": self._evicted,
+                "purges": self.mark.seq,
+            }
+
+    def close(self) -> None:
+        """Let go of the entries."""
+        self.clear()
+
+    def _after_fork(self) -> None:
+        """In a forked child: no thread holds the lock any more; what it was changing cannot be trusted."""
+        held = self._lock.locked()
+        self._lock = threading.Lock()
+        if held:
+            self.clear()
+
+
+_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def open_memory(url: str, max_bytes: int) -> MemoryStore:
+    """The store for `memory://` or `memory://?max_bytes=64MB`.
+
+    Raises:
+        ValueError: a host, a path or an unknown option in the URL, or a bad size.
+    """
+    parts = urlsplit(url)
+    if parts.netloc or parts.path.strip("/"):
+        raise ValueError(
+            f"{url!r}: memory:// has no host and no path; write memory://?max_bytes=64MB"
+        )
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "max_bytes":
+            raise ValueError(f"{url!r}: unknown option {name!r}; memory:// has max_bytes only")
+        try:
+            max_bytes = read_bytes(value)
+        except ValueError as error:
+            raise ValueError(f"{url!r}: max_bytes = {value!r}: {error}") from None
+    return MemoryStore(max_bytes)

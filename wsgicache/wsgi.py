@@ -1,0 +1,517 @@
+"""The middleware: environ to facts, the hit path, and every other way an answer is delivered."""
+
+from __future__ import annotations
+
+import hmac
+import io
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from time import perf_counter
+from typing import Any, Final
+
+from .answer import answer
+from .capture import AGES, App, Capture, Closing, Environ, Header, HeadOnly, StartResponse
+from .collapse import Boarding, State
+from .engine import Engine, Found
+from .entry import Entry
+from .facts import CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
+from .fill import Fill
+from .freshness import NamedSeconds
+from .hints import CACHE, HINTS, Hints
+from .key import COOKIE_FIELD, environ_name, select_variant
+from .outcome import Outcome, Reason, hit_line
+from .policy import Admission, Head, invalidates, judge, request_directives
+
+HIT_LINES: Final = NamedSeconds("Cache-Status", hit_line)
+"""Ready Cache-Status fields of fresh hits, by remaining lifetime."""
+
+_MAX_ROUNDS: Final = 4
+"""How often a request may find that the flight it waited for is of no use to it."""
+
+
+class Middleware:
+    """A WSGI app around a WSGI app. `WSGICache` adds what operators use.
+
+    Args:
+        app: the wrapped app.
+        engine: what decides and stores.
+    """
+
+    def __init__(self, app: App, engine: Engine) -> None:
+        self.app = app
+        self.engine = engine
+        settings = engine.settings
+        self._enabled = settings.enabled
+        self._peek = engine.peek or _peek_nothing
+        self._fast = settings.enabled and not settings.log and engine.peek is not None
+        self._clock = engine.clock
+        self._count_hit = engine.observer.hit
+        self._unusual = UNUSUAL | (
+            {"HTTP_CACHE_CONTROL", "HTTP_PRAGMA"} if settings.profile == "rfc" else frozenset()
+        )
+        self._warned_of_processes = engine.peek is None
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request: the hit path.
+
+        It serves only what `Engine._arm` has judged under the stamp still in force, to requests that have
+        nothing unusual about them; whatever else comes goes to `_serve`, which knows every case. Raw
+        values make the key: see `wsgicache.key` for why an unchecked key can do no harm. It is one
+        function, without helpers, because a call costs as much here as three look-ups.
+        """
+        ready = None
+        try:
+            get = environ.get
+            stamp = self.engine.stamp
+            scheme = environ["wsgi.url_scheme"]
+            path = get("SCRIPT_NAME", "") + environ["PATH_INFO"]
+            query = get("QUERY_STRING", "")
+            key = f"{path}\0{query}\0{get('HTTP_HOST')}\0{scheme}"
+            slot = self._peek(key)
+            if slot is not None and slot.stamp is stamp:
+                found = slot.ready
+                if found.select is not None:  # type: ignore[union-attr]
+                    slot.visited = True
+                    slot = self._peek(select_variant(key, found.select, get))  # type: ignore[union-attr,arg-type]
+                    found = slot.ready if slot is not None and slot.stamp is stamp else None
+                raw = get("RAW_URI") or get("REQUEST_URI") or path
+                cookie = get("HTTP_COOKIE")
+                now = self._clock.wall()
+                if (
+                    found is not None
+                    and now < found.fresh_until
+                    and self._clock.steady() - now < self._clock.behind
+                    and environ["REQUEST_METHOD"] == "GET"
+                    and (raw == path or (query and raw == f"{path}?{query}"))
+                    and get("HTTP_X_FORWARDED_PROTO", scheme) == scheme
+                    and not get("CONTENT_LENGTH")
+                    and not get("REMOTE_USER")
+                    and (cookie is None or found.cookies[cookie])  # type: ignore[index]
+                    and self._unusual.isdisjoint(environ)
+                ):
+                    slot.visited = True  # type: ignore[union-attr]
+                    age = int(now - found.since)
+                    head = [*found.head, AGES[age], HIT_LINES[found.lifetime - age]]
+                    ready = found
+        except Exception:
+            ready = None  # a strange environ, or a clock that went back: the long way knows
+        if ready is None:
+            return self._serve(environ, start_response)
+        self._count_hit()
+        start_response(ready.status, head)
+        return ready.chunks
+
+    # --- every other request -----------------------------------------------------------------------
+
+    def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Read, admit, look up, and deliver or forward; a fault of ours leaves the app alone with it."""
+        engine = self.engine
+        hints = Hints()
+        try:
+            environ[HINTS] = hints
+            environ[CACHE] = self
+            if not self._enabled:
+                return self._watch(environ, start_response, Outcome(Reason.DISABLED))
+            facts = Facts(environ)
+            admission = engine.admit(facts)
+            found = engine.look_up(admission) if admission.reason is None else None
+            if not self._warned_of_processes:
+                self._warn_of_processes(environ)
+        except Exception as error:
+            engine.observer.fault("looking up", error)
+            return self._watch(environ, start_response, Outcome(Reason.CACHE_FAULT))
+        return self._answer(environ, start_response, admission, found, hints)
+
+    def _answer(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        admission: Admission,
+        found: Found | None,
+        hints: Hints,
+    ) -> Iterable[bytes]:
+        if found is None:
+            return self._bypass(environ, start_response, admission)
+        if found.reason.is_hit:
+            return self._deliver(environ, start_response, admission, found)
+        if found.reason is Reason.STORE_DOWN or admission.unstorable is not None:
+            return self._forward_unstored(environ, start_response, admission, found)
+        return self._forward(environ, start_response, admission, found, hints)
+
+    def _warn_of_processes(self, environ: Environ) -> None:
+        self._warned_of_processes = True
+        if environ.get("wsgi.multiprocess") is True:
+            self.engine.observer.warn_once(
+                "multiprocess",
+                "memory:// is one process's: each worker keeps its own entries, and a purge reaches one "
+                "worker only; run one worker process with threads",
+            )
+
+    def _shows_key(self, environ: Environ) -> bool:
+        """Whether the client has proved by the secret that it may see the key (RFC 9211 §6)."""
+        secret = self.engine.settings.secret
+        given = environ.get(SECRET_HEADER)
+        if secret is None or given is None:
+            return False
+        return hmac.compare_digest(str(given).encode("latin-1", "replace"), secret.encode())
+
+    # --- past the cache ----------------------------------------------------------------------------
+
+    def _watch(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        outcome: Outcome,
+        seen: Callable[[str, list[Header]], None] | None = None,
+    ) -> Iterable[bytes]:
+        """Let the app answer alone; only Cache-Status is added."""
+        head = HeadOnly(outcome, start_response, self._shows_key(environ), seen)
+        try:
+            return self.app(environ, head)
+        finally:
+            self.engine.observer.record(outcome)
+
+    def _bypass(
+        self, environ: Environ, start_response: StartResponse, admission: Admission
+    ) -> Iterable[bytes]:
+        """The request does not use the cache. An unsafe one still invalidates."""
+        outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label)
+        if outcome.reason is not Reason.METHOD_UNSAFE:
+            return self._watch(environ, start_response, outcome)
+        heads: list[Head] = []
+
+        def seen(status: str, headers: list[Header]) -> None:
+            try:
+                head = Head(status, headers)
+                if invalidates(outcome.reason, head.code):
+                    self.engine.invalidate(admission, head)
+                    heads.append(head)
+            except Exception as error:
+                self.engine.observer.fault("invalidating", error)
+
+        iterable = self._watch(environ, start_response, outcome, seen)
+        if type(iterable) in (list, tuple) and heads:
+            return iterable
+        # A lazy body may still change what a page shows: what was stored meanwhile goes too.
+        return Closing(iterable, lambda: heads and self.engine.invalidate(admission, heads[-1]))
+
+    def _forward_unstored(
+        self, environ: Environ, start_response: StartResponse, admission: Admission, found: Found
+    ) -> Iterable[bytes]:
+        """The answer will not be stored, whatever it is, so the request goes on as it came."""
+        if self._only_if_cached(admission):
+            return self._gateway_timeout(start_response, admission)
+        outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
+        outcome.settled = admission.unstorable
+        return self._watch(environ, start_response, outcome)
+
+    def _only_if_cached(self, admission: Admission) -> bool:
+        profile = admission.plan.profile
+        return profile.obey_request and "only-if-cached" in request_directives(admission.facts)
+
+    def _gateway_timeout(
+        self, start_response: StartResponse, admission: Admission
+    ) -> Iterable[bytes]:
+        """504, for a request that wants nothing but what is stored (RFC 9111 §5.2.1.7)."""
+        outcome = Outcome(Reason.ONLY_IF_CACHED, key=admission.key, status=504)
+        self.engine.observer.record(outcome)
+        body = b"Nothing stored may answer this request, and it said only-if-cached.\n"
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+        ]
+        start_response("504 Gateway Timeout", [*headers, ("Cache-Status", outcome.cache_status())])
+        return () if admission.facts.method == "HEAD" else (body,)
+
+    # --- from the store ----------------------------------------------------------------------------
+
+    def _deliver(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        admission: Admission,
+        found: Found,
+    ) -> Iterable[bytes]:
+        """Answer from the entry that was found."""
+        entry = found.entry
+        assert entry is not None  # noqa: S101 - a hit has one
+        outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
+        after = None
+        if found.reason is Reason.HIT_STALE_WHILE_REVALIDATE:
+            after = self._refresh_behind(environ, admission, found)
+        chunks = self._send_entry(environ, start_response, admission, entry, outcome)
+        return chunks if after is None else Closing(chunks, after)
+
+    def _send_entry(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        admission: Admission,
+        entry: Entry,
+        outcome: Outcome,
+    ) -> Iterable[bytes]:
+        made = answer(entry, admission.facts)
+        now = self._clock.wall()
+        outcome.ttl = entry.ttl(now)
+        outcome.status = int(made.status[:3])
+        self.engine.observer.record(outcome)
+        line = outcome.cache_status(show_key=self._shows_key(environ))
+        age = AGES[max(0, int(now - entry.since))]
+        start_response(made.status, [*made.headers, age, ("Cache-Status", line)])
+        return made.chunks
+
+    # --- forward -----------------------------------------------------------------------------------
+
+    def _forward(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        admission: Admission,
+        found: Found,
+        hints: Hints,
+    ) -> Iterable[bytes]:
+        """Ask the app, or share the answer to somebody who is asking it already."""
+        if self._only_if_cached(admission):
+            return self._gateway_timeout(start_response, admission)
+        deadline = perf_counter() + self.engine.settings.wait_timeout
+        detail: Reason | None = None
+        for _ in range(_MAX_ROUNDS):
+            boarding, flight, detail = self._board(admission, found)
+            if boarding is not Boarding.FOLLOW or flight is None:
+                break
+            state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
+            if state is State.LANDED and flight.entry is not None:
+                shared = self._share(environ, start_response, admission, found, flight.entry)
+                if shared is not None:
+                    return shared
+            elif state is State.RELEASED:
+                flight, detail = None, Reason.MISS_MARKER
+                break
+            if perf_counter() >= deadline:
+                flight, detail = None, Reason.COLLAPSE_TIMEOUT
+                break
+            found = self.engine.look_up(admission)
+            if found.reason.is_hit:
+                return self._deliver(environ, start_response, admission, found)
+            flight = None
+        fill = Fill(self.engine, admission, found, flight, hints)
+        fill.outcome.detail = detail
+        return self._run(environ, start_response, fill)
+
+    def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Any, Reason | None]:
+        """Lead, follow, or go alone, and why."""
+        engine = self.engine
+        if admission.personal is not None or found.mark is None:
+            return Boarding.ALONE, None, None
+        if engine.markers.has(admission.key, found.now):
+            return Boarding.ALONE, None, Reason.MISS_MARKER
+        boarding, flight = engine.collapse.board(
+            found.key,
+            found.mark,
+            engine.covered(admission.key),
+            may_lead=not admission.cookies.lookup_only,
+        )
+        return boarding, flight, _DETAILS.get(boarding)
+
+    def _share(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        admission: Admission,
+        found: Found,
+        entry: Entry,
+    ) -> Iterable[bytes] | None:
+        """Answer a follower from the leader's entry, if it could have had it from the store."""
+        reason = judge(admission, entry, self.engine.verdict(entry), self._clock.wall())
+        if reason is not Reason.HIT:
+            return None
+        outcome = Outcome(
+            found.miss,
+            forward_status=entry.terms.code,
+            collapsed=True,
+            key=admission.key,
+            rule=admission.plan.label,
+        )
+        return self._send_entry(environ, start_response, admission, entry, outcome)
+
+    def _run(self, environ: Environ, start_response: StartResponse, fill: Fill) -> Iterable[bytes]:
+        """Call the app for a fill, with an environ that holds nothing unkeyed."""
+        try:
+            seen = self._environ_for_fill(environ, fill)
+            capture = Capture(fill, start_response, self._shows_key(environ))
+        except BaseException as error:
+            fill.end()
+            if not isinstance(error, Exception):
+                raise
+            self.engine.observer.fault("preparing", error)
+            return self.app(environ, start_response)
+        return capture.run(self.app, seen)
+
+    def _environ_for_fill(self, environ: Environ, fill: Fill) -> Environ:
+        """What the app sees when its answer may be stored: unkeyed means unseen (house rule 6).
+
+        A request that is answered for itself alone (a visitor's cookie, credentials) goes on as it came.
+        """
+        admission = fill.admission
+        if admission.personal is not None or admission.cookies.lookup_only:
+            return environ
+        changes = _changes(environ, admission)
+        if admission.facts.conditional:
+            fill.stripped = True
+            changes.update(dict.fromkeys(CONDITIONALS))
+        changes.update(fill.validators())
+        if not changes:
+            return environ
+        seen = {**environ, **changes}
+        for name, value in changes.items():
+            if value is None:
+                seen.pop(name, None)
+        return seen
+
+    # --- refresh -----------------------------------------------------------------------------------
+
+    def _refresh_behind(
+        self, environ: Environ, admission: Admission, found: Found
+    ) -> Callable[[], None] | None:
+        """Have a stale entry refreshed: on a thread, or after this response where there is none.
+
+        Returns what to do after the response, if anything.
+        """
+        refresher = self.engine.refresher
+        clean = refresh_environ(environ, admission, found)
+        if clean is None:
+            return None
+        job = partial(self._refresh, clean)
+        if environ.get("wsgi.multithread"):
+            refresher.submit(found.key, job)
+            return None
+        if not refresher.claim(found.key):
+            return None
+        return partial(refresher.run, found.key, job)
+
+    def _refresh(self, environ: Environ) -> bool:
+        """Ask the app for a page that nobody waits for. True where a response was stored."""
+        engine = self.engine
+        hints = environ[HINTS] = Hints()
+        environ[CACHE] = self
+        admission = engine.admit(Facts(environ))
+        if admission.reason is not None:
+            return False
+        found = engine.look_up(admission)
+        if found.reason is Reason.HIT or found.mark is None:
+            return True
+        boarding, flight = engine.collapse.board(
+            found.key, found.mark, engine.covered(admission.key)
+        )
+        if boarding is not Boarding.LEAD:
+            return True
+        fill = Fill(engine, admission, found, flight, hints)
+        fill.background = True
+        try:
+            response = self._run(environ, _refuse_nothing, fill)
+            try:
+                for _ in response:
+                    pass
+            finally:
+                close = getattr(response, "close", None)
+                if close is not None:
+                    close()
+        except Exception as error:
+            engine.observer.refresh_failed(error)
+            return False
+        settled = fill.outcome.settled
+        return settled is not None and settled.token == "stored"
+
+
+_DETAILS: Final = {
+    Boarding.NESTED: Reason.BYPASS_NESTED,
+    Boarding.OVERFLOW: Reason.COLLAPSE_OVERFLOW,
+}
+
+
+def _peek_nothing(key: str) -> None:
+    """The hit path's look-up over a store that holds nothing in this process."""
+
+
+def _refuse_nothing(
+    status: str, headers: list[Header], exc_info: Any = None
+) -> Callable[[bytes], None]:
+    """A `start_response` for a response that nobody gets."""
+    if exc_info is not None:
+        raise exc_info[1].with_traceback(exc_info[2])
+    return lambda data: None
+
+
+def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str | None]:
+    """What is taken out of an environ, or brought to its normal form, because the key leaves it out."""
+    changes: dict[str, str | None] = {}
+    facts = admission.facts
+    if admission.cookies.seen != facts.cookie:
+        changes["HTTP_COOKIE"] = admission.cookies.seen
+    if admission.seen_query != facts.query:
+        changes["QUERY_STRING"] = admission.seen_query
+        for name in ("RAW_URI", "REQUEST_URI"):
+            if name in environ:
+                changes[name] = _with_query(environ[name], admission.seen_query)
+    for field, normalise in admission.plan.normalisers.items():
+        name = environ_name(field)
+        given = environ.get(name)
+        normal = normalise(given)
+        if normal != given:
+            changes[name] = normal or None
+    return changes
+
+
+def _with_query(target: str, query: str) -> str:
+    path = target.partition("?")[0]
+    return f"{path}?{query}" if query else path
+
+
+_REFRESH_KEEPS: Final = (
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "SERVER_SOFTWARE",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "HTTP_HOST",
+    "RAW_URI",
+    "REQUEST_URI",
+    "HTTP_X_FORWARDED_PROTO",
+    "wsgi.version",
+    "wsgi.url_scheme",
+    "wsgi.errors",
+    "wsgi.multithread",
+    "wsgi.multiprocess",
+    "wsgi.run_once",
+)
+
+
+def refresh_environ(
+    environ: Mapping[str, Any], admission: Admission, found: Found
+) -> Environ | None:
+    """An environ that holds exactly the key's inputs, for a request that no visitor makes (WSG-05).
+
+    None where they cannot be reproduced.
+    """
+    entry = found.entry
+    if entry is None or admission.facts.forwarded.startswith("\x02"):
+        return None
+    clean: Environ = {name: environ[name] for name in _REFRESH_KEEPS if name in environ}
+    clean["REQUEST_METHOD"] = "GET"
+    clean["QUERY_STRING"] = admission.seen_query
+    clean["wsgi.input"] = io.BytesIO()
+    for name in ("RAW_URI", "REQUEST_URI"):
+        if name in clean:
+            clean[name] = _with_query(clean[name], admission.seen_query)
+    cookies = []
+    for field, value in zip(entry.terms.varying, entry.values, strict=True):
+        if value is None:
+            continue
+        if field.startswith(COOKIE_FIELD):
+            cookies.append(f"{field[len(COOKIE_FIELD) :]}={value}")
+        else:
+            clean[environ_name(field)] = value
+    if cookies:
+        clean["HTTP_COOKIE"] = "; ".join(cookies)
+    return clean
