@@ -54,6 +54,7 @@ def test_controls_and_wide_characters_are_no_field_values(text):
         (r'a="x\\", b', [r'a="x\\"', "b"]),
         ('a, b="x, c, d', ["a", 'b="x, c, d']),
         ('a, "\\', ["a", '"\\']),
+        ('a="\\\n, x", b', ['a="\\\n, x"', "b"]),
     ],
 )
 def test_split_list(value, members):
