@@ -121,6 +121,20 @@ def constant_app(*extra: tuple[str, str], body: bytes = PAGE) -> App:
     return bare
 
 
+def validating_app(*extra: tuple[str, str]) -> App:
+    """Return the bare app, answering 304 whenever it is asked by a validator."""
+    whole = constant_app(*extra)
+    head = [*extra]
+
+    def validating(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_IF_NONE_MATCH" not in environ:
+            return whole(environ, start_response)
+        start_response("304 Not Modified", head[:])
+        return ()
+
+    return validating
+
+
 def _flask_page() -> tuple[Flask, Callable[[], str]]:
     """Return a Flask app without routes, and a view that renders PAGE."""
     from flask import Flask, render_template

@@ -32,11 +32,7 @@ def answer(entry: Entry, facts: Facts) -> Answer:
     if not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
         return not_modified_answer(entry.headers)
     asked = facts.range
-    if (
-        asked is None
-        or facts.method != "GET"
-        or not range_applies(facts.if_range, etag, modified, date)
-    ):
+    if asked is None or facts.method != "GET" or not range_applies(facts.if_range, etag, modified, date):
         return whole
     return _part(entry, asked) or whole
 
@@ -54,6 +50,7 @@ def not_modified_answer(headers: Headers) -> Answer:
 def _part(entry: Entry, asked: str) -> Answer | None:
     """206, 416, or None where the range is to be ignored (RFC 9110 §14.2)."""
     body = entry.body
+    head: Headers
     spans = select(asked, len(body))
     if spans is None:
         return None

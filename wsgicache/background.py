@@ -6,6 +6,7 @@ the queue full is dropped and asked for again by the next stale hit.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -13,6 +14,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+log: Final = logging.getLogger("wsgicache")
 
 Job = Callable[[], bool]
 """A refresh: True where it succeeded."""
@@ -116,8 +119,8 @@ class Refresher:
                 key, job = self._jobs.popleft()
             try:
                 self.run(key, job)
-            except Exception:  # a job reports its own failures; a thread must outlive them
-                continue
+            except Exception as error:  # a thread outlives its jobs
+                log.error("a background job failed", exc_info=error)
 
     def drain(self, timeout: float = 10.0) -> bool:
         """Wait until nothing is queued or under way; for tests and for orderly ends."""

@@ -42,8 +42,7 @@ class Purged:
         index = PurgeIndex()
         last = self.mark.seq
         records = [
-            Record(last, purge.kind, purge.target, False, 0.0, self.mark.nonce)
-            for purge in self.purges
+            Record(last, purge.kind, purge.target, False, 0.0, self.mark.nonce) for purge in self.purges
         ]
         index.follow(Snapshot(self.mark, 0, records, whole=True))
         for stored in self._store.scan():
@@ -206,7 +205,5 @@ class WSGICache(Middleware):
 
 def _callable(app: App) -> App:
     if not callable(app):
-        raise TypeError(
-            f"{app!r} is no WSGI app: it cannot be called; for Flask, give app.wsgi_app"
-        )
+        raise TypeError(f"{app!r} is no WSGI app: it cannot be called; for Flask, give app.wsgi_app")
     return app

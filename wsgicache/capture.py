@@ -303,9 +303,10 @@ class Capture:
 
     def _decide(self) -> Action:
         status, headers = self._require_head()
-        return self._guarded(
+        action: Action = self._guarded(
             "settle", lambda: self._fill.decide(status, headers, self._environ), Action.PASS
         )
+        return action
 
     def _decide_before_write(self) -> None:
         """`write()` came before the app returned: the head goes out now, if it is the app's."""
@@ -408,7 +409,7 @@ class Capture:
                 return
             except BaseException as error:
                 self._broken()
-                self._iterator = _raising(error)
+                self._iterator = _Raising(error)
                 return
             self._keep(chunk)
             self._pending.append(chunk)
@@ -490,14 +491,22 @@ class _Closing:
         return self._chunks
 
 
-def _raising(error: BaseException) -> Iterator[bytes]:
-    raise error
-    yield b""
+class _Raising:
+    """An iterator that has nothing to give but the exception that the app's raised."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        raise self._error
 
 
 def _bytes(chunk: object) -> bytes:
     """An immutable copy where the app hands out something else than bytes (a reused bytearray)."""
-    return chunk if type(chunk) is bytes else bytes(chunk)  # type: ignore[call-overload,no-any-return]
+    return chunk if type(chunk) is bytes else bytes(chunk)  # type: ignore[call-overload]
 
 
 class HeadOnly:
@@ -523,9 +532,7 @@ class HeadOnly:
         self._show_key = show_key
         self._seen = seen
 
-    def __call__(
-        self, status: str, headers: list[Header], exc_info: ExcInfo | None = None
-    ) -> Write:
+    def __call__(self, status: str, headers: list[Header], exc_info: ExcInfo | None = None) -> Write:
         """Stand in for the server's `start_response`."""
         code = status[:3]
         if code.isdecimal():

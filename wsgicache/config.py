@@ -66,9 +66,7 @@ def rules_from(given: Any) -> tuple[Rule, ...]:
     if isinstance(given, Mapping):
         return tuple(Rule.parse(str(name), str(text)) for name, text in given.items())
     if isinstance(given, str | Rule) or not isinstance(given, Iterable):
-        raise OptionError(
-            f"rules = {given!r} is no list; write rules=[Rule('/admin/*', bypass=True)]"
-        )
+        raise OptionError(f"rules = {given!r} is no list; write rules=[Rule('/admin/*', bypass=True)]")
     return tuple(given)
 
 
@@ -90,9 +88,7 @@ def from_ini(local_conf: Mapping[str, str], where: str) -> tuple[Settings, tuple
             except OptionError as error:
                 raise OptionError(f"{where}: {error}") from None
         elif key in ("rules", "clock"):
-            raise OptionError(
-                f"{where}: {key} = {value!r}: in an ini, write rule.NAME = /path/* options"
-            )
+            raise OptionError(f"{where}: {key} = {value!r}: in an ini, write rule.NAME = /path/* options")
         else:
             values[key] = read_option(OPTIONS, key, value, where)
     return settings_from(values, where), tuple(rules)

@@ -120,16 +120,12 @@ class Entry:
     def keep_until(self) -> float:
         """When a store may forget the entry: after its last window and its use for validation."""
         terms = self.terms
-        return self.fresh_until + max(
-            terms.stale_while_revalidate, terms.stale_if_error, terms.keep
-        )
+        return self.fresh_until + max(terms.stale_while_revalidate, terms.stale_if_error, terms.keep)
 
     @property
     def has_validator(self) -> bool:
         """Whether the app itself can be asked if this is still current."""
-        return (
-            self.etag is not None and not self.terms.made_etag
-        ) or self.last_modified is not None
+        return (self.etag is not None and not self.terms.made_etag) or self.last_modified is not None
 
     def size(self) -> int:
         """Bytes that the entry holds in memory beside interned parts, roughly but not too low."""
@@ -372,17 +368,11 @@ def _read_entry(reader: _Reader) -> Entry:
         raise DecodeError("fields disagree")
     if not terms.status[:3].isdigit():
         raise DecodeError("no status")
-    return Entry(
-        key, intern_terms(terms), headers, body, since, fresh_until, Mark(epoch, seq, nonce), values
-    )
+    return Entry(key, intern_terms(terms), headers, body, since, fresh_until, Mark(epoch, seq, nonce), values)
 
 
 def _pairs(texts: tuple[str, ...]) -> Headers:
     """Header pairs; control bytes are refused on the way in and again here (response splitting)."""
-    if (
-        len(texts) % 2
-        or not all(map(is_token, texts[::2]))
-        or not all(map(is_field_value, texts[1::2]))
-    ):
+    if len(texts) % 2 or not all(map(is_token, texts[::2])) or not all(map(is_field_value, texts[1::2])):
         raise DecodeError("not header fields")
     return tuple(zip(texts[::2], texts[1::2], strict=True))

@@ -18,8 +18,7 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.DISABLED: "Set enabled=True (or remove WSGICACHE_ENABLED=0).",
     Reason.BYPASS_IGNORED: 'Do not set environ["wsgicache.ignore"] for this request.',
     Reason.BYPASS_RULE: "Disable the rule, or put a rule that permits before it.",
-    Reason.BYPASS_QUERY: 'Add a rule with query="key"; name parameters that do not matter in '
-    "ignore_query.",
+    Reason.BYPASS_QUERY: 'Add a rule with query="key"; name parameters that do not matter in ignore_query.',
     Reason.BYPASS_BODY: "Send no body with GET; other methods are never answered from the store.",
     Reason.BYPASS_AUTHORIZATION: "If the page is the same for everybody, have the app answer with "
     "Cache-Control: public.",
@@ -87,13 +86,9 @@ class Explanation:
         rows.append(("", self.reason.sentence))
         rows.append(("rule", f"{self.rule or 'none'}, profile {self.profile}"))
         if self.key is not None:
-            rows.append(
-                ("key", " ".join(f"{name}={value!r}" for name, value in self.key.items() if value))
-            )
+            rows.append(("key", " ".join(f"{name}={value!r}" for name, value in self.key.items() if value)))
         if self.variant is not None:
-            told = (
-                f"{name}={'absent' if v is None else repr(v)}" for name, v in self.variant.items()
-            )
+            told = (f"{name}={'absent' if v is None else repr(v)}" for name, v in self.variant.items())
             rows.append(("variant", " ".join(told)))
         if self.lifetime is not None:
             rows.append(("lifetime", f"{self.lifetime} s, from {self.lifetime_source}"))
@@ -159,9 +154,7 @@ def environ_for(url: str, method: str, headers: Mapping[str, str]) -> dict[str, 
         environ[name] = (
             url
             if origin is None
-            else url.partition("://")[2].partition("/")[1]
-            + url.partition("://")[2].partition("/")[2]
-            or "/"
+            else url.partition("://")[2].partition("/")[1] + url.partition("://")[2].partition("/")[2] or "/"
         )
     return dict(environ)
 

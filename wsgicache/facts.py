@@ -106,9 +106,7 @@ class Facts:
         self.conditional = any(name in environ for name in CONDITIONALS)
         self.has_body = self.has_body or "HTTP_TRANSFER_ENCODING" in environ
         self.credentials = (
-            self.credentials
-            or "HTTP_AUTHORIZATION" in environ
-            or any(get(name) for name in CERTIFICATES)
+            self.credentials or "HTTP_AUTHORIZATION" in environ or any(get(name) for name in CERTIFICATES)
         )
         self.range = get("HTTP_RANGE")
         self.forwarded += forwarded_extra(self.get, self.host, self.scheme)

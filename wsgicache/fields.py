@@ -111,9 +111,7 @@ _RESTRICTIVE: Final = {
 _PERMISSIONS: Final = frozenset({"public", "immutable", "must-understand"})
 _FIELD_FORMS: Final = frozenset({"no-cache", "private"})
 _JUNK: Final = "?"  # an argument that is neither digits nor a token
-_DIRECTIVE: Final = re.compile(
-    rf'([{_TCHAR}]+)(?:=(?:([{_TCHAR}]+)|"((?:[^"\\]|\\.)*+)"))?', re.DOTALL
-)
+_DIRECTIVE: Final = re.compile(rf'([{_TCHAR}]+)(?:=(?:([{_TCHAR}]+)|"((?:[^"\\]|\\.)*+)"))?', re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 
 Member = tuple[str, str | None]
@@ -188,9 +186,7 @@ def cache_control(value: str) -> Directives:
     A member that breaks the grammar still restricts: it counts for every restricting directive
     it names, and a lifetime it begins with reads as 0; permissions in it do not count.
     """
-    return Directives(
-        directive for member in split_list(value) for directive in _directives(member)
-    )
+    return Directives(directive for member in split_list(value) for directive in _directives(member))
 
 
 def _directives(member: str) -> Iterator[Member]:
@@ -451,9 +447,7 @@ def _time_of_day(match: re.Match[str], midnight: int) -> float | None:
 _ETAG: Final = r'(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\xff]*+)"'
 _ONE_ETAG: Final = re.compile(_ETAG)
 # A member is a tag or junk; in junk, too, a comma inside quotes separates nothing.
-_ETAG_MEMBER: Final = re.compile(
-    rf'[ \t]*+(?:{_ETAG}[ \t]*+(?=,|\Z)|(?:[^",]|"[^"]*+"?)*+)(?:,|\Z)'
-)
+_ETAG_MEMBER: Final = re.compile(rf'[ \t]*+(?:{_ETAG}[ \t]*+(?=,|\Z)|(?:[^",]|"[^"]*+"?)*+)(?:,|\Z)')
 
 
 class ETag(NamedTuple):

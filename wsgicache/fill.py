@@ -125,9 +125,7 @@ class Fill:
 
     # --- the head ----------------------------------------------------------------------------------
 
-    def decide(
-        self, status: str, headers: list[tuple[str, str]], environ: dict[str, Any]
-    ) -> Action:
+    def decide(self, status: str, headers: list[tuple[str, str]], environ: dict[str, Any]) -> Action:
         """What to do with the app's answer, judged by its head."""
         engine, admission = self.engine, self.admission
         self.head = head = Head(status, headers)
@@ -137,9 +135,7 @@ class Fill:
             return self._freshen(head, environ)
         if head.code >= 500 and self.stale_usable():
             return Action.STALE
-        self.settlement = settle(
-            admission, head, self.hints, bool(environ.get(IGNORE)), self._head_at
-        )
+        self.settlement = settle(admission, head, self.hints, bool(environ.get(IGNORE)), self._head_at)
         if self.settlement.reason is Reason.STORED:
             return Action.KEEP
         self._not_stored(self.settlement.reason)
@@ -173,9 +169,7 @@ class Fill:
             return Action.AGAIN
         merged = Head(entry.terms.status, merge_304(entry.headers, head.headers))
         self.head = merged
-        self.settlement = settle(
-            self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at
-        )
+        self.settlement = settle(self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at)
         if self.settlement.reason is Reason.STORED:
             self._keep_freshened(entry)
         else:
@@ -315,11 +309,7 @@ class Fill:
         modified, date = head.fields.get("last-modified"), head.fields.get("date")
         if not not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
             return None
-        headers = (
-            head.headers
-            if etag in (None, head.fields.get("etag"))
-            else (*head.headers, ("ETag", etag))
-        )
+        headers = head.headers if etag in (None, head.fields.get("etag")) else (*head.headers, ("ETag", etag))
         return not_modified_answer(headers)
 
 

@@ -205,10 +205,7 @@ class _Book:
             self.all > born
             or (bool(self.urls) and _later(self.urls, born, url_targets(parts)))
             or (bool(self.prefixes) and _later(self.prefixes, born, prefix_targets(parts)))
-            or (
-                bool(groups and self.groups)
-                and _later(self.groups, born, group_targets(parts, groups))
-            )
+            or (bool(groups and self.groups) and _later(self.groups, born, group_targets(parts, groups)))
         )
 
     def forget(self, floor: int) -> None:

@@ -201,7 +201,7 @@ def url_targets(parts: Parts) -> tuple[str, ...]:
 def prefix_targets(parts: Parts) -> list[str]:
     """Every prefix target that covers a key: each ancestor of the path, anywhere or on its origin."""
     origin = parts.origin
-    found = []
+    found: list[str] = []
     for end in [0, *(i for i, char in enumerate(parts.path) if char == "/" and i), len(parts.path)]:
         prefix = parts.path[:end].rstrip("/")
         found += (f"p{prefix}", f"o{origin}\0{prefix}")
@@ -211,7 +211,7 @@ def prefix_targets(parts: Parts) -> list[str]:
 def group_targets(parts: Parts, groups: Iterable[str]) -> list[str]:
     """Every group target that covers a key; a group belongs to one origin (RFC 9875 §2)."""
     origin = parts.origin
-    found = []
+    found: list[str] = []
     for group in groups:
         found += (f"g{group}", f"o{origin}\0{group}")
     return found

@@ -86,9 +86,7 @@ def read_bytes(value: Any) -> int:
     if isinstance(value, str):
         match = _SIZE.match(value.strip())
         if match is None:
-            raise ValueError(
-                "give bytes, or a number with kB, MB, GB, KiB, MiB or GiB, such as 64MB"
-            )
+            raise ValueError("give bytes, or a number with kB, MB, GB, KiB, MiB or GiB, such as 64MB")
         value = int(match[1]) * _SIZE_UNIT[(match[2] or "").lower()]
     return read_count(value)
 

@@ -98,9 +98,7 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         override=chosen("override", False),
         query=chosen("query", profile.query),
         ignore_query=chosen("ignore_query", ()),
-        cookies=CookiePlan(
-            profile.cookies_bypass, settings.harmless_cookies, settings.lookup_cookies, named
-        ),
+        cookies=CookiePlan(profile.cookies_bypass, settings.harmless_cookies, settings.lookup_cookies, named),
         varying=(*chosen("vary", ()), *(COOKIE_FIELD + name for name in named or ())),
         groups=chosen("groups", ()),
         rule_ttl=rule_ttl,
@@ -111,9 +109,7 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         max_body_bytes=chosen("max_body_bytes", settings.max_body_bytes),
         strip_set_cookie=chosen("strip_set_cookie", False),
         store_tokens=chosen("store_tokens", False),
-        drop_fields=frozenset(
-            profile.drop_fields if settings.drop_fields is None else settings.drop_fields
-        ),
+        drop_fields=frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
         normalisers=normalisers_for(settings, profile),
     )
 

@@ -106,9 +106,7 @@ def sift_cookies(header: str, plan: CookiePlan) -> Cookies:
     if plan.named is not None:
         kept = [pair for pair in pairs if pair[0] in plan.named]
         text = "; ".join([pair[1] for pair in kept]) or None
-        return Cookies(
-            text, text, {name: pair.partition("=")[2] for name, pair in kept}, False, False
-        )
+        return Cookies(text, text, {name: pair.partition("=")[2] for name, pair in kept}, False, False)
     if not plan.bypass:
         return Cookies(header, header, {}, False, False)
     rest = [pair for pair in pairs if not matches_any(pair[0], plan.harmless)]
@@ -336,11 +334,7 @@ def _judge_age(admission: Admission, entry: Entry, verdict: Verdict, now: float)
     if not entry.terms.never_stale:
         if now < entry.stale_while_revalidate_until and entry.terms.stale_while_revalidate:
             return Reason.HIT_STALE_WHILE_REVALIDATE
-        if (
-            admission.plan.profile.obey_request
-            and not soft
-            and _allows_stale(admission.facts, entry, now)
-        ):
+        if admission.plan.profile.obey_request and not soft and _allows_stale(admission.facts, entry, now):
             return Reason.HIT_MAX_STALE
     return Reason.STALE_PURGED if soft else Reason.STALE
 
@@ -369,9 +363,7 @@ def _allows_stale(facts: Facts, entry: Entry, now: float) -> bool:
     max_age = directives.seconds("max-age")
     if max_age is not None and now - entry.since > max_age + (directives.seconds("max-stale") or 0):
         return False
-    return directives.plain("max-stale") or now - entry.fresh_until <= (
-        directives.seconds("max-stale") or 0
-    )
+    return directives.plain("max-stale") or now - entry.fresh_until <= (directives.seconds("max-stale") or 0)
 
 
 def usable_on_error(entry: Entry, verdict: Verdict, now: float) -> bool:
@@ -543,9 +535,7 @@ def _object_stream(admission: Admission, head: Head, directives: Directives) -> 
     return Reason.NOT_STORED_STREAM if essence in _STREAMS else None
 
 
-_STREAMS: Final = frozenset(
-    {"text/event-stream", "multipart/x-mixed-replace", "application/x-ndjson"}
-)
+_STREAMS: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "application/x-ndjson"})
 
 
 def _object_length(admission: Admission, head: Head, directives: Directives) -> Reason | None:
@@ -616,9 +606,7 @@ def _lifetime(
     if stated is None and ttl is not None and "no-cache" not in directives:
         stated = Lifetime(ttl, "ttl" if plan.rule_ttl is None else "rule")
     if stated is None and plan.profile.heuristics:
-        stated = heuristic_lifetime(
-            code, directives, fields.get("last-modified"), fields.get("date"), now
-        )
+        stated = heuristic_lifetime(code, directives, fields.get("last-modified"), fields.get("date"), now)
     return None if stated is None else _capped(plan, code, stated)
 
 
@@ -714,9 +702,7 @@ def groups_of(plan: Plan, fields: Mapping[str, str], hints: Hints) -> tuple[str,
     return tuple(sorted(groups)) if groups else ()
 
 
-def settle_body(
-    admission: Admission, head: Head, body: bytes, replaced: Entry | None
-) -> Reason | None:
+def settle_body(admission: Admission, head: Head, body: bytes, replaced: Entry | None) -> Reason | None:
     """Why a whole body is not stored, or None where it is.
 
     Args:

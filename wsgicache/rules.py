@@ -38,9 +38,7 @@ class Rule:
     def __init__(self, pattern: str, **options: Any) -> None:
         where = f"Rule({pattern!r})"
         read = {name: option.default for name, option in RULE_OPTIONS.items()}
-        read |= {
-            name: read_option(RULE_OPTIONS, name, value, where) for name, value in options.items()
-        }
+        read |= {name: read_option(RULE_OPTIONS, name, value, where) for name, value in options.items()}
         self.pattern = pattern
         self.options: Final[Mapping[str, Any]] = read
         self.name: str | None = read["name"]
@@ -62,9 +60,7 @@ class Rule:
         except ValueError as error:
             raise OptionError(f"rule.{name} = {text!r} cannot be read: {error}") from None
         if not words:
-            raise OptionError(
-                f"rule.{name} is empty; write a pattern, then options: /admin/* bypass"
-            )
+            raise OptionError(f"rule.{name} is empty; write a pattern, then options: /admin/* bypass")
         options: dict[str, Any] = {"name": name}
         for word in words[1:]:
             option, equals, value = word.partition("=")
@@ -112,18 +108,14 @@ class Rule:
 
     def __repr__(self) -> str:
         given = [
-            f"{name}={value!r}"
-            for name, value in self.options.items()
-            if value != RULE_OPTIONS[name].default
+            f"{name}={value!r}" for name, value in self.options.items() if value != RULE_OPTIONS[name].default
         ]
         return f"Rule({', '.join([repr(self.pattern), *given])})"
 
 
 def _refuse_contradictions(read: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
     if read["override"] and read["ttl"] is None and not read["statuses"]:
-        raise OptionError(
-            f"{where}: override=True needs a ttl to put in place of the response's own"
-        )
+        raise OptionError(f"{where}: override=True needs a ttl to put in place of the response's own")
     if read["ignore_query"] and read["query"] not in ("key", "sort"):
         raise OptionError(f'{where}: ignore_query needs query="key": without it a query bypasses')
     if read["bypass"]:

@@ -21,8 +21,7 @@ _MAX_DECODED: Final = 8 << 20
 def csp_has_nonce(policy: str) -> bool:
     """Whether a Content-Security-Policy (or Report-Only) field value holds a nonce source."""
     return any(
-        word.lower().startswith("'nonce-")
-        for word in policy.replace(";", " ").replace(",", " ").split()
+        word.lower().startswith("'nonce-") for word in policy.replace(";", " ").replace(",", " ").split()
     )
 
 

@@ -72,7 +72,7 @@ class Middleware:
                 found = slot.ready
                 if found.select is not None:  # type: ignore[union-attr]
                     slot.visited = True
-                    slot = self._peek(select_variant(key, found.select, get))  # type: ignore[union-attr,arg-type]
+                    slot = self._peek(select_variant(key, found.select, get))  # type: ignore[union-attr]
                     found = slot.ready if slot is not None and slot.stamp is stamp else None
                 raw = get("RAW_URI") or get("REQUEST_URI") or path
                 cookie = get("HTTP_COOKIE")
@@ -193,7 +193,11 @@ class Middleware:
         if type(iterable) in (list, tuple) and heads:
             return iterable
         # A lazy body may still change what a page shows: what was stored meanwhile goes too.
-        return Closing(iterable, lambda: heads and self.engine.invalidate(admission, heads[-1]))
+        return Closing(iterable, partial(self._invalidate_again, admission, heads))
+
+    def _invalidate_again(self, admission: Admission, heads: list[Head]) -> None:
+        for head in heads[-1:]:
+            self.engine.invalidate(admission, head)
 
     def _forward_unstored(
         self, environ: Environ, start_response: StartResponse, admission: Admission, found: Found
@@ -209,9 +213,7 @@ class Middleware:
         profile = admission.plan.profile
         return profile.obey_request and "only-if-cached" in request_directives(admission.facts)
 
-    def _gateway_timeout(
-        self, start_response: StartResponse, admission: Admission
-    ) -> Iterable[bytes]:
+    def _gateway_timeout(self, start_response: StartResponse, admission: Admission) -> Iterable[bytes]:
         """504, for a request that wants nothing but what is stored (RFC 9111 §5.2.1.7)."""
         outcome = Outcome(Reason.ONLY_IF_CACHED, key=admission.key, status=504)
         self.engine.observer.record(outcome)
@@ -400,9 +402,7 @@ class Middleware:
         found = engine.look_up(admission)
         if found.reason is Reason.HIT or found.mark is None:
             return True
-        boarding, flight = engine.collapse.board(
-            found.key, found.mark, engine.covered(admission.key)
-        )
+        boarding, flight = engine.collapse.board(found.key, found.mark, engine.covered(admission.key))
         if boarding is not Boarding.LEAD:
             return True
         fill = Fill(engine, admission, found, flight, hints)
@@ -433,9 +433,7 @@ def _peek_nothing(key: str) -> None:
     """The hit path's look-up over a store that holds nothing in this process."""
 
 
-def _refuse_nothing(
-    status: str, headers: list[Header], exc_info: Any = None
-) -> Callable[[bytes], None]:
+def _refuse_nothing(status: str, headers: list[Header], exc_info: Any = None) -> Callable[[bytes], None]:
     """A `start_response` for a response that nobody gets."""
     if exc_info is not None:
         raise exc_info[1].with_traceback(exc_info[2])
@@ -487,9 +485,7 @@ _REFRESH_KEEPS: Final = (
 )
 
 
-def refresh_environ(
-    environ: Mapping[str, Any], admission: Admission, found: Found
-) -> Environ | None:
+def refresh_environ(environ: Mapping[str, Any], admission: Admission, found: Found) -> Environ | None:
     """An environ that holds exactly the key's inputs, for a request that no visitor makes (WSG-05).
 
     None where they cannot be reproduced.

@@ -195,9 +195,7 @@ def open_memory(url: str, max_bytes: int) -> MemoryStore:
     """
     parts = urlsplit(url)
     if parts.netloc or parts.path.strip("/"):
-        raise ValueError(
-            f"{url!r}: memory:// has no host and no path; write memory://?max_bytes=64MB"
-        )
+        raise ValueError(f"{url!r}: memory:// has no host and no path; write memory://?max_bytes=64MB")
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name != "max_bytes":
             raise ValueError(f"{url!r}: unknown option {name!r}; memory:// has max_bytes only")
