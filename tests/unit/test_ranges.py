@@ -173,7 +173,5 @@ def test_a_mime_parser_finds_the_parts():
     head = b"Content-Type: multipart/byteranges; boundary=edge\r\n\r\n"
     message = message_from_bytes(head + framed, policy=policy.HTTP)
     parts = list(message.iter_parts())
-    assert [part["Content-Range"] for part in parts] == [
-        content_range(*span, len(body)) for span in spans
-    ]
+    assert [part["Content-Range"] for part in parts] == [content_range(*span, len(body)) for span in spans]
     assert [part.get_payload(decode=True) for part in parts] == [body[a:b] for a, b in spans]
