@@ -31,7 +31,11 @@ PAGE_BYTES = 10_240
 TITLE = "Everything that happened this week"
 WORDS = "Plain sentences about nothing in particular, long enough to look like a real article."
 ITEMS = [f"{number:03d}. {WORDS}" for number in range(94)]
-_HEAD = f"<!doctype html><html><head><title>{TITLE}</title></head><body><ul>"
+_META = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<link rel="stylesheet" href="/site.css"><script src="/site.js" defer></script><title>'
+)
+_HEAD = f"{_META}{TITLE}</title></head><body><ul>"
 _TAIL = "</ul><p>{}</p></body></html>"
 _LIST = "".join(f"<li>{item}</li>" for item in ITEMS)
 FILLER = "." * (PAGE_BYTES - len(_HEAD) - len(_LIST) - len(_TAIL.format("")))
@@ -39,7 +43,7 @@ PAGE = (_HEAD + _LIST + _TAIL.format(FILLER)).encode()
 
 # Renders to PAGE in Jinja2: autoescaping on, a loop, some variables; a small but ordinary template.
 TEMPLATE = (
-    "<!doctype html><html><head><title>{{ title }}</title></head><body><ul>"
+    _META + "{{ title }}</title></head><body><ul>"
     "{% for item in items %}<li>{{ item }}</li>{% endfor %}"
     "</ul><p>{{ filler }}</p></body></html>"
 )

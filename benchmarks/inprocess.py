@@ -208,6 +208,20 @@ def hit_after_purge(key: str, label: str) -> Subject:
     return Subject(key, label, cache, requests, check, max_calls=200)
 
 
+def first_hit(key: str, label: str) -> Subject:
+    """Each hit is the first of its entry, which has just been stored."""
+    cache = wsgicache(constant_app(), store="memory://?max_bytes=1GB")
+    fresh_urls = new_urls(browser_environ())
+
+    def requests(wanted: int) -> Iterator[Environ]:
+        for environ in fresh_urls(wanted):
+            ask(cache, environ)
+            yield environ
+
+    check = _checks_one_of(requests, cache=("hit",))
+    return Subject(key, label, cache, requests, check, max_calls=100)
+
+
 def miss(store: str) -> Builder:
     """Return a builder for misses: key, collapse, capture and storing are paid on every request."""
 
@@ -243,9 +257,7 @@ def expired(app: Callable[[], App], *told: str) -> Builder:
         cache = wsgicache(app(), clock=lambda: passed[0])
         ask(cache, browser_environ())
         requests = each_after(later, browser_environ())
-        return Subject(
-            key, label, cache, requests, _checks_one_of(requests, cache=told), max_calls=500
-        )
+        return Subject(key, label, cache, requests, _checks_one_of(requests, cache=told), max_calls=500)
 
     return build
 
@@ -299,6 +311,7 @@ ROWS: list[tuple[str, str, Builder]] = [
     ("hit-head", "  hit, HEAD", hit(changes={"REQUEST_METHOD": "HEAD"}, body=b"")),
     ("hit-purges", "  hit, 1,000 purges elsewhere before", hit_once_purged),
     ("hit-after-purge", "  hit, each right after a purge", hit_after_purge),
+    ("hit-first", "  hit, the first of its entry", first_hit),
     ("miss", "wsgicache: miss, stored", miss("memory://?max_bytes=1GB")),
     ("miss-full", "  miss, stored, store full: evicts", miss("memory://?max_bytes=2MB")),
     (
@@ -475,9 +488,7 @@ def as_json(run: Run, found: dict[str, str], judged: Sequence[Verdict]) -> dict[
             }
             for subject in run.subjects
         },
-        "goals": [
-            {"goal": one.goal, "row": one.row, "ratio": one.ratio, "met": one.met} for one in judged
-        ],
+        "goals": [{"goal": one.goal, "row": one.row, "ratio": one.ratio, "met": one.met} for one in judged],
         "skipped": run.skipped,
         "wrong": run.wrong,
     }
@@ -489,9 +500,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--number", type=int, default=2_000, help="most calls per row and round (default 2000)"
     )
-    parser.add_argument(
-        "--only", default="", help="rows whose key contains one of these words: hit,flask"
-    )
+    parser.add_argument("--only", default="", help="rows whose key contains one of these words: hit,flask")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole run there too")
     return parser.parse_args(arguments)
 

@@ -26,7 +26,6 @@ from _measure import Requests, Subject, ask, cpu_model, describe, measure, table
 
 BASE = browser_environ()
 GOAL_BYTES = 600  # beside the body, per entry
-GOAL_FLAT = 1.5  # a hit among N beside a hit among 100: more than the processor's caches explain
 SEED = 20
 
 
@@ -97,17 +96,27 @@ METERS: dict[str, Callable[[], int]] = {"rss": resident, "tracemalloc": traced}
 
 @dataclass
 class Weight:
-    """What `entries` entries with bodies of `body` bytes weigh, in bytes."""
+    """What `entries` entries with bodies of `body` bytes weigh, in bytes.
+
+    `stored`: right after they were stored. `asked`: after each was asked for once, since a hit may
+    leave something behind that makes the next one fast. `accounted`: as the store counts, then.
+    """
 
     entries: int
     body: int
-    measured: int
+    stored: int
+    asked: int
     accounted: int
 
     @property
-    def beside(self) -> float:
-        """Bytes per entry beside its body, as measured."""
-        return self.measured / self.entries - self.body
+    def stored_beside(self) -> float:
+        """Bytes per entry beside its body, before anybody asked for it again."""
+        return self.stored / self.entries - self.body
+
+    @property
+    def asked_beside(self) -> float:
+        """Bytes per entry beside its body, after a hit."""
+        return self.asked / self.entries - self.body
 
     @property
     def accounted_beside(self) -> float:
@@ -116,16 +125,18 @@ class Weight:
 
 
 def weigh(entries: int, size: int, meter: Callable[[], int]) -> tuple[Any, Weight]:
-    """Fill a cache that has room for all; return it with its weight."""
+    """Fill a cache that has room for all, then hit each entry once; return it with its weight."""
     cache = cached(size, entries * (size + 8_192))
     gc.collect()
     before = meter()
-    fill(cache, range(entries))
-    gc.collect()
-    weight = Weight(entries, size, meter() - before, bytes_held(cache))
+    found = []
+    for _ in ("stored", "asked"):
+        fill(cache, range(entries))
+        gc.collect()
+        found.append(meter() - before)
     if entries_held(cache) != entries:
         raise SystemExit(f"{entries} entries stored, the store holds {entries_held(cache)}")
-    return cache, weight
+    return cache, Weight(entries, size, *found, bytes_held(cache))
 
 
 @dataclass
@@ -186,7 +197,8 @@ def hit_subjects(full: Any, entries: int, size: int) -> list[Subject]:
     subjects = []
     for number in sorted({count for count in (100, 10_000) if count < entries}):
         cache = cached(size, number * (size + 8_192))
-        fill(cache, range(number))
+        for _ in ("stored", "asked"):  # the first hit of an entry costs more than all others
+            fill(cache, range(number))
         subjects.append(_subject("hit", cache, number))
     subjects.append(_subject("hit", full, entries))
     for number in sorted({min(100, entries), entries}):
@@ -219,9 +231,15 @@ class Run:
         return [subject for subject in self.subjects if subject.key.startswith("hit")]
 
     @property
-    def flat(self) -> float:
+    def growth(self) -> float:
         """A hit among all entries beside a hit among the fewest."""
         return self.hits[-1].median / self.hits[0].median
+
+    @property
+    def dict_growth(self) -> float:
+        """The same for a plain dict: what the processor's caches alone do to it."""
+        dicts = [subject for subject in self.subjects if subject not in self.hits]
+        return dicts[-1].median / dicts[0].median
 
 
 def run(options: argparse.Namespace) -> Run:
@@ -247,8 +265,10 @@ def report(done: Run) -> str:
     return "\n".join(
         [
             f"\n{weight.entries:,} entries, body {weight.body:,} bytes, measured by {done.meter}",
-            f"  beside the body, measured: {weight.beside:.0f} bytes per entry",
-            f"  beside the body, by the store's count: {weight.accounted_beside:.0f} per entry",
+            "  bytes beside the body, per entry",
+            f"    measured, as stored:            {weight.stored_beside:6.0f}",
+            f"    measured, each asked for once:  {weight.asked_beside:6.0f}",
+            f"    by the store's count:           {weight.accounted_beside:6.0f}",
             f"\n{bound.stored:,} stored where {bound.max_bytes:,} bytes are allowed",
             f"  most bytes held at any time: {bound.peak:,}; entries kept: {bound.held:,}",
             "\nµs per hit, random order, medians of interleaved rounds\n",
@@ -261,7 +281,8 @@ def report(done: Run) -> str:
 
 def verdicts(done: Run) -> list[str]:
     """Judge goal 8 of the project's performance goals."""
-    beside, flat, bound = done.weight.beside, done.flat, done.bound
+    beside, bound = done.weight.asked_beside, done.bound
+    growth, allowed = done.growth, done.dict_growth
     judged = [
         (beside <= GOAL_BYTES, f"8  at most {GOAL_BYTES} bytes beside the body", f"{beside:.0f}"),
         (
@@ -269,9 +290,13 @@ def verdicts(done: Run) -> list[str]:
             "8  bounded by bytes",
             f"{bound.peak / bound.max_bytes:.2f}",
         ),
-        (flat <= GOAL_FLAT, f"8  hit cost flat (at most x {GOAL_FLAT})", f"x {flat:.2f}"),
+        (
+            growth <= allowed,
+            "8  hit flat but for the processor's caches",
+            f"x {growth:.2f}, a plain dict x {allowed:.2f}",
+        ),
     ]
-    return [f"{'met    ' if met else 'NOT met'}  {goal:40}  {found}" for met, goal, found in judged]
+    return [f"{'met    ' if met else 'NOT met'}  {goal:44}  {found}" for met, goal, found in judged]
 
 
 def as_json(done: Run, found: dict[str, str]) -> dict[str, Any]:
@@ -282,12 +307,14 @@ def as_json(done: Run, found: dict[str, str]) -> dict[str, Any]:
         "measured_by": done.meter,
         "entries": done.weight.entries,
         "body_bytes": done.weight.body,
-        "beside_body_bytes": done.weight.beside,
+        "stored_beside_body_bytes": done.weight.stored_beside,
+        "asked_beside_body_bytes": done.weight.asked_beside,
         "accounted_beside_body_bytes": done.weight.accounted_beside,
         "max_bytes": done.bound.max_bytes,
         "peak_bytes": done.bound.peak,
         "hits_us": {subject.key: subject.median for subject in done.subjects},
-        "flat_ratio": done.flat,
+        "growth": done.growth,
+        "dict_growth": done.dict_growth,
     }
 
 
