@@ -129,14 +129,15 @@ def weigh(entries: int, size: int, meter: Callable[[], int]) -> tuple[Any, Weigh
     cache = cached(size, entries * (size + 8_192))
     gc.collect()
     before = meter()
-    found = []
-    for _ in ("stored", "asked"):
-        fill(cache, range(entries))
-        gc.collect()
-        found.append(meter() - before)
+    fill(cache, range(entries))
+    gc.collect()
+    stored = meter() - before
+    fill(cache, range(entries))
+    gc.collect()
+    asked = meter() - before
     if entries_held(cache) != entries:
         raise SystemExit(f"{entries} entries stored, the store holds {entries_held(cache)}")
-    return cache, Weight(entries, size, *found, bytes_held(cache))
+    return cache, Weight(entries, size, stored, asked, bytes_held(cache))
 
 
 @dataclass
