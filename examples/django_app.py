@@ -12,7 +12,11 @@ from django.urls import path
 
 from wsgicache import WSGICache
 
-settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["localhost", "127.0.0.1"])
+settings.configure(
+    ROOT_URLCONF=__name__,
+    ALLOWED_HOSTS=["localhost", "127.0.0.1"],
+    MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
+)
 renders = count(1)
 
 

@@ -108,12 +108,12 @@ STEPS = [
     Step(
         "saving the post",
         f"/admin{POST}",
-        "BYPASS_RULE",
+        "fwd=method",
         "the view saves the new text and purges the post from the cache.",
         form=NEW_TEXT,
         cookie=True,
     ),
-    Step("the post again", POST, "fwd=uri-miss", "purged, so the next visitor reads the new text."),
+    Step("the post again", POST, "MISS_PURGED", "purged, so the next visitor reads the new text."),
     Step("the post once more", POST, "hit", "the new text, from the cache."),
 ]
 

@@ -41,6 +41,7 @@ form["username"], form["password"] = "ines", "tidewater"
 note("log in", form.submit())
 note("signed in", ines.get("/"))
 note("signed in again", ines.get("/"))
+visitor.get("/")  # the log-in led to this page, which invalidates it (RFC 9111 section 4.4)
 note("visitor afterwards", visitor.get("/"))
 
 application.clear()

@@ -53,10 +53,7 @@ def parse_status(field: str) -> dict[str, Any]:
     """The parameters of the only member of a `Cache-Status` field, as plain values."""
     ((name, parameters),) = http_sf.parse(field.encode(), tltype="list")
     assert str(name) == "wsgicache"
-    return {
-        key: value if isinstance(value, bool | int) else str(value)
-        for key, value in parameters.items()
-    }
+    return {key: value if isinstance(value, bool | int) else str(value) for key, value in parameters.items()}
 
 
 def stored_miss(ttl: int = 300) -> dict[str, Any]:

@@ -101,10 +101,10 @@ def test_an_editor_always_sees_own_pages(browser, editor):
 
 
 def test_signing_out_makes_a_visitor_of_the_editor(browser, editor):
-    stored = browser().get("/")
     form = editor.get("/").form
     assert form.action == "/logout"
     form.submit()
+    stored = browser().get("/")
     page = editor.get("/")
     assert is_hit(decision(page))
     assert page.body == stored.body
@@ -120,7 +120,7 @@ def test_saving_a_post_purges_every_page_that_shows_it(browser, editor):
     for path in paths:
         assert NEW["title"] not in browser().get(path)
         assert is_hit(decision(browser().get(path)))
-    form = editor.get("/admin/posts/tide-tables").form
+    form = editor.get("/admin/posts/tide-tables").forms[0]
     for name, text in NEW.items():
         form[name] = text
     assert form.submit().location.endswith("/posts/tide-tables")
@@ -145,7 +145,7 @@ def test_an_empty_text_is_refused(browser, editor):
 def test_a_post_that_does_not_exist_is_not_stored(browser):
     for _ in range(2):
         page = browser().get("/posts/nothing", status=404)
-        assert decision(page)["detail"] == "NOT_STORED_STATUS"
+        assert "stored" not in decision(page)
 
 
 def test_the_site_starts_a_second_time_with_what_was_saved(open_site, quick_ini, editor):
