@@ -264,7 +264,8 @@ class Capture:
         now = fill.engine.clock.wall()
         fill.outcome.ttl = entry.ttl(now)
         fill.outcome.status = int(answer.status[:3])
-        self._send(answer.status, [*answer.headers, AGES[max(0, int(now - entry.since))]])
+        age = AGES[max(0, int(now - entry.since))]
+        self._send(answer.status, [*answer.headers, *fill.passed_on, age])
         return _Closing(answer.chunks, self.close)
 
     def _ask_again(self) -> Iterable[bytes]:

@@ -7,7 +7,7 @@ from typing import Final
 from .entry import Terms
 from .key import COOKIE_FIELD
 from .plan import CookiePlan
-from .policy import sift_cookies
+from .policy import MEMO_LIMIT, sift_cookies
 
 
 class CookiePass(dict[str, bool]):
@@ -30,9 +30,10 @@ class CookiePass(dict[str, bool]):
             return False
         cookies = sift_cookies(header, self._plan)
         passes = not cookies.personal and cookies.keyed is None
-        if len(self) >= 4096:
-            self.clear()
-        self[header] = passes
+        if len(header) <= MEMO_LIMIT:
+            if len(self) >= 4096:
+                self.clear()
+            self[header] = passes
         return passes
 
 

@@ -13,7 +13,7 @@ from .answer import Answer, answer, not_modified_answer
 from .collapse import Flight
 from .conditional import may_freshen, merge_304, not_modified
 from .engine import Engine, Found
-from .entry import Entry, intern_terms, make_etag
+from .entry import Entry, Headers, intern_terms, make_etag
 from .fields import parse_etag
 from .hints import IGNORE, Hints
 from .journal import Verdict
@@ -64,6 +64,7 @@ class Fill:
         "head",
         "hints",
         "outcome",
+        "passed_on",
         "settlement",
         "stripped",
         "token",
@@ -92,6 +93,8 @@ class Fill:
         self.head: Head | None = None
         self.settlement = Settlement(Reason.NOT_STORED_BROKEN_OFF)
         self.entry: Entry | None = None
+        self.passed_on: Headers = ()
+        """Fields of a 304 that this client gets beside the entry's."""
         self.outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
         self._head_at = self.asked
         self._ended = False
@@ -136,7 +139,10 @@ class Fill:
         if head.code >= 500 and self.stale_usable():
             return Action.STALE
         self.settlement = settle(admission, head, self.hints, bool(environ.get(IGNORE)), self._head_at)
-        if self.settlement.reason is Reason.STORED:
+        terms = self.settlement.terms
+        if terms is not None:
+            self.outcome.settled = Reason.STORED  # what is told if the head goes out before the body's end
+            self.outcome.ttl = terms.lifetime
             return Action.KEEP
         self._not_stored(self.settlement.reason)
         return Action.PASS
@@ -144,6 +150,7 @@ class Fill:
     def _not_stored(self, reason: Reason) -> None:
         """The answer is for this client alone: those who wait go to the app, all at once."""
         self.outcome.settled = reason
+        self.outcome.ttl = None
         if reason not in _SAYS_NOTHING_OF_THE_PAGE:
             self.engine.markers.set(self.admission.key, self.engine.clock.wall(), reason)
         self._release()
@@ -167,13 +174,16 @@ class Fill:
             fields.get("last-modified"),
         ):
             return Action.AGAIN
+        self.passed_on = tuple([pair for pair in head.headers if pair[0].lower() in _FOR_THE_CLIENT])
         merged = Head(entry.terms.status, merge_304(entry.headers, head.headers))
+        merged.fields.update({name: fields[name] for name in _OF_THE_304 if name in fields})
         self.head = merged
         self.settlement = settle(self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at)
         if self.settlement.reason is Reason.STORED:
             self._keep_freshened(entry)
         else:
-            self.engine.forget(self.found)
+            if self.settlement.reason is not Reason.NOT_STORED_SET_COOKIE:
+                self.engine.forget(self.found)
             self.entry = _with_headers(entry, merged)
             self._not_stored(self.settlement.reason)
         return Action.FRESHENED
@@ -257,6 +267,7 @@ class Fill:
         if self.entry is not None and self.outcome.settled is Reason.STORED:
             self.engine.revoke(self.entry)
         self.outcome.settled = Reason.NOT_STORED_BROKEN_OFF
+        self.outcome.ttl = None
         self.failed()
 
     # --- the end -----------------------------------------------------------------------------------
@@ -319,6 +330,12 @@ def _with_headers(entry: Entry, head: Head) -> Entry:
         entry.values,
     )  # fmt: skip
 
+
+_FOR_THE_CLIENT = frozenset({"set-cookie", "set-cookie2"})
+"""Fields of a 304 that are never stored by it, but meant for the client that asked."""
+
+_OF_THE_304 = ("age", "set-cookie", "set-cookie2")
+"""Fields that the stored response does not take over, but that decide what becomes of it."""
 
 _UNRELATED = frozenset(
     {

@@ -99,14 +99,25 @@ class Cookies(NamedTuple):
 NO_COOKIES: Final = Cookies(None, None, {}, False, False)
 
 
-@lru_cache(maxsize=4096)
 def sift_cookies(header: str, plan: CookiePlan) -> Cookies:
-    """Sort the cookies of a request by house rule 6."""
+    """Sort the cookies of a request by house rule 6. Short fields are remembered, long ones are not."""
+    return _sifted(header, plan) if len(header) <= MEMO_LIMIT else _sift(header, plan)
+
+
+MEMO_LIMIT: Final = 512
+"""Characters of a client's text that a table may remember, so that nobody fills memory with it."""
+
+
+def _sift(header: str, plan: CookiePlan) -> Cookies:
     pairs = cookie_pairs(header)
     if plan.named is not None:
         kept = [pair for pair in pairs if pair[0] in plan.named]
         text = "; ".join([pair[1] for pair in kept]) or None
-        return Cookies(text, text, {name: pair.partition("=")[2] for name, pair in kept}, False, False)
+        named: dict[str, str] = {}
+        for name, pair in kept:  # apps differ in which of two cookies with one name they read
+            value = pair.partition("=")[2]
+            named[name] = f"{named[name]};{value}" if name in named else value
+        return Cookies(text, text, named, False, False)
     if not plan.bypass:
         return Cookies(header, header, {}, False, False)
     rest = [pair for pair in pairs if not matches_any(pair[0], plan.harmless)]
@@ -115,6 +126,9 @@ def sift_cookies(header: str, plan: CookiePlan) -> Cookies:
     if all(matches_any(name, plan.lookup_only) for name, _ in rest):
         return Cookies(header, None, {}, False, True)
     return Cookies(header, header, {}, True, False)
+
+
+_sifted = lru_cache(maxsize=4096)(_sift)
 
 
 class Admission:
@@ -394,7 +408,7 @@ class Head:
         for name, value in self.headers:
             lower = name.lower()
             fields[lower] = f"{fields[lower]}, {value}" if lower in fields else value
-        self.fields: Final[Mapping[str, str]] = fields
+        self.fields = fields
 
     @property
     def length(self) -> int | None:
@@ -408,12 +422,12 @@ class Head:
 class Settlement:
     """What `settle` decided of a response head: the reason and, where it may be stored, its terms."""
 
-    __slots__ = ("directives", "lifetime", "reason", "terms")
+    __slots__ = ("directives", "reason", "terms")
 
-    def __init__(self, reason: Reason, terms: Terms | None = None, lifetime: int = 0) -> None:
+    def __init__(self, reason: Reason, terms: Terms | None = None, directives: Directives = EMPTY) -> None:
         self.reason = reason
         self.terms = terms
-        self.lifetime = lifetime
+        self.directives = directives
 
 
 def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: float) -> Settlement:
@@ -583,12 +597,12 @@ _OBJECTIONS: Final[tuple[Callable[[Admission, Head, Directives], Reason | None],
 
 def _shares_credentials(directives: Directives) -> bool:
     """RFC 9111 §3.5: what permits a shared cache to store an answer to an authenticated request."""
-    return "public" in directives or "s-maxage" in directives or "must-revalidate" in directives
+    return _shares_cookies(directives) or "must-revalidate" in directives
 
 
 def _shares_cookies(directives: Directives) -> bool:
     """House rule 6: what permits storing an answer to a request with a visitor's cookie."""
-    return "public" in directives or "s-maxage" in directives
+    return "public" in directives or bool(directives.seconds("s-maxage"))
 
 
 def _lifetime(
@@ -654,7 +668,7 @@ def _terms_for(
     )
     if _useless(plan, head, terms, validator, now):
         return Settlement(Reason.NOT_STORED_STALE)
-    return Settlement(Reason.STORED, intern_terms(terms), lifetime.seconds)
+    return Settlement(Reason.STORED, intern_terms(terms), directives)
 
 
 _NEVER_STALE: Final = ("must-revalidate", "proxy-revalidate", "s-maxage")
@@ -726,16 +740,16 @@ def settle_body(admission: Admission, head: Head, body: bytes, replaced: Entry |
     return None
 
 
-def stored_headers(admission: Admission, head: Head, length: int) -> Headers:
+def stored_headers(admission: Admission, head: Head, directives: Directives, length: int) -> Headers:
     """The fields that go into the store, in order (RFC 9111 §3.1), with a Content-Length."""
-    dropped = _dropped(admission.plan, head)
+    dropped = _dropped(admission.plan, head, directives)
     kept = [pair for pair in head.headers if pair[0].lower() not in dropped]
     if head.length is None and head.code not in NO_BODY:
         kept.append(("Content-Length", str(length)))
     return tuple(kept)
 
 
-def _dropped(plan: Plan, head: Head) -> frozenset[str]:
+def _dropped(plan: Plan, head: Head, directives: Directives) -> frozenset[str]:
     """Names that are never stored: hop by hop, listed in Connection, field forms, the drop list."""
     fields = head.fields
     dropped = _always_dropped(plan.drop_fields, plan.profile.store_set_cookie)
@@ -743,9 +757,9 @@ def _dropped(plan: Plan, head: Head) -> frozenset[str]:
     control = fields.get("cache-control")
     if connection is not None:
         dropped |= {name.strip().lower() for name in connection.split(",")}
-    if control is not None and '="' in control:
-        directives = cache_control(control)
-        dropped |= {*(directives.names("no-cache") or ()), *(directives.names("private") or ())}
+    for stated in (directives, EMPTY if control is None else cache_control(control)):
+        if stated:
+            dropped |= {*stated.names("no-cache"), *stated.names("private")}
     return dropped
 
 
@@ -780,7 +794,7 @@ def make_entry(
     return Entry(
         key=admission.key,
         terms=terms,
-        headers=stored_headers(admission, head, len(body)),
+        headers=stored_headers(admission, head, settlement.directives, len(body)),
         body=body,
         since=since,
         fresh_until=since + terms.lifetime,

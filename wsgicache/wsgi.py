@@ -505,7 +505,7 @@ def refresh_environ(environ: Mapping[str, Any], admission: Admission, found: Fou
         if value is None:
             continue
         if field.startswith(COOKIE_FIELD):
-            cookies.append(f"{field[len(COOKIE_FIELD) :]}={value}")
+            cookies += [f"{field[len(COOKIE_FIELD) :]}={one}" for one in value.split(";")]
         else:
             clean[environ_name(field)] = value
     if cookies:
