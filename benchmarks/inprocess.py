@@ -285,6 +285,12 @@ def page_rule() -> list[Any]:
 
 
 COOKIE = "_ga=GA1.1.1283412093.1718000000; _gid=GA1.2.893461231.1718000000"
+PROXY = {
+    "HTTP_X_FORWARDED_FOR": "198.51.100.4",
+    "HTTP_X_FORWARDED_PROTO": "http",
+    "HTTP_X_FORWARDED_HOST": "www.example.com",
+    "HTTP_X_FORWARDED_PORT": "80",
+}
 POST = {
     "REQUEST_METHOD": "POST",
     "CONTENT_TYPE": "application/x-www-form-urlencoded",
@@ -298,6 +304,7 @@ ROWS: list[tuple[str, str, Builder]] = [
     ("hit-rules", "  hit, 10 rules, the last applies", hit(rules=ten_rules)),
     ("hit-vary", "  hit, Vary: Accept-Encoding", hit(("Vary", "Accept-Encoding"))),
     ("hit-cookie", "  hit, analytics cookie", hit(changes={"HTTP_COOKIE": COOKIE})),
+    ("hit-proxy", "  hit, behind a proxy: X-Forwarded-*", hit(changes=PROXY)),
     (
         "hit-304",
         "  hit, If-None-Match: 304",
@@ -345,7 +352,7 @@ ROWS: list[tuple[str, str, Builder]] = [
 
 # --- goals --------------------------------------------------------------------------------------
 
-HITS = ("hit", "hit-rules", "hit-vary", "hit-cookie", "hit-304", "hit-range", "hit-head")
+HITS = ("hit", "hit-rules", "hit-vary", "hit-cookie", "hit-proxy", "hit-304", "hit-range", "hit-head")
 FORWARDS = (
     "miss",
     "miss-full",

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final
 
+from .entry import AGES
 from .fill import Action, Fill
-from .freshness import NamedSeconds
 from .outcome import Outcome, Reason
 
 Environ = dict[str, Any]
@@ -27,9 +27,6 @@ Write = Callable[[bytes], object]
 StartResponse = Callable[..., Write]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 Header = tuple[str, str]
-
-AGES: Final = NamedSeconds("Age", str)
-"""Ready Age fields."""
 
 _END: Final = object()
 

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .fields import is_field_value, is_token
+from .freshness import NamedSeconds
 from .journal import Mark
 from .key import Selector
+from .outcome import hit_line
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -161,12 +163,20 @@ class Variants:
 Stored = Entry | Variants
 
 
+AGES: Final = NamedSeconds("Age", str)
+"""Ready Age fields (RFC 9111 §5.1)."""
+
+HIT_LINES: Final = NamedSeconds("Cache-Status", hit_line)
+"""Ready Cache-Status fields of fresh hits, by remaining lifetime."""
+
+
 @dataclass(slots=True, eq=False)
 class Ready:
     """What the hit path needs, and nothing else: made once, at an entry's first hit.
 
     For a `Variants` record only `select` is set; it names the second key. `cookies` says which Cookie
-    fields leave the hit as it is; the engine sets it when it arms the slot.
+    fields leave the hit as it is; the engine sets it when it arms the slot. `sent` is the whole head as
+    it was last sent, with the age that it tells: it changes once a second, however many hits there are.
     """
 
     select: Final[tuple[Selector, ...] | None]
@@ -177,6 +187,17 @@ class Ready:
     fresh_until: Final[float] = 0.0
     lifetime: Final[int] = 0
     cookies: Mapping[str, bool] | None = None
+    sent: tuple[int, list[tuple[str, str]]] = (-1, [])
+
+    def head_at(self, age: int) -> tuple[int, list[tuple[str, str]]]:
+        """The whole head of a fresh hit at an age in seconds.
+
+        Raises:
+            LookupError: the age is negative: a clock went back.
+        """
+        head = [*self.head, AGES[age], HIT_LINES[self.lifetime - age]]
+        self.sent = sent = (age, head)
+        return sent
 
 
 def ready(entry: Entry) -> Ready:

@@ -44,6 +44,8 @@ UNUSUAL: Final = frozenset(
         IGNORE,
         "HTTP_AUTHORIZATION",
         "HTTP_TRANSFER_ENCODING",
+        "REMOTE_USER",
+        "SSL_CLIENT_VERIFY",
     )
 )
 """Environ keys that most requests do not have, each of which needs a closer look than the hit path's."""
@@ -90,7 +92,7 @@ class Facts:
         self.ignored = bool(get(IGNORE))
         length = get("CONTENT_LENGTH")
         self.has_body = bool(length) and length != "0"
-        self.credentials = bool(get("REMOTE_USER")) or get("SSL_CLIENT_VERIFY") == "SUCCESS"
+        self.credentials = False
         self.rewritten = self.overridden = self.precondition = self.conditional = False
         self.range: str | None = None
         proto = get("HTTP_X_FORWARDED_PROTO")
@@ -106,7 +108,10 @@ class Facts:
         self.conditional = any(name in environ for name in CONDITIONALS)
         self.has_body = self.has_body or "HTTP_TRANSFER_ENCODING" in environ
         self.credentials = (
-            self.credentials or "HTTP_AUTHORIZATION" in environ or any(get(name) for name in CERTIFICATES)
+            "HTTP_AUTHORIZATION" in environ
+            or bool(get("REMOTE_USER"))
+            or get("SSL_CLIENT_VERIFY") == "SUCCESS"
+            or any(get(name) for name in CERTIFICATES)
         )
         self.range = get("HTTP_RANGE")
         self.forwarded += forwarded_extra(self.get, self.host, self.scheme)

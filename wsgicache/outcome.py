@@ -357,13 +357,13 @@ class Outcome:
 
     def explaining_detail(self) -> Reason | None:
         """The reason that tells more than the token does, if there is one."""
+        if self.reason.phase is Phase.ADMIT:
+            return self.reason
+        if self.settled is not None and self.settled.token != "stored" and not self.reason.is_hit:
+            return self.settled
         if self.detail is not None:
             return self.detail
-        if self.reason not in _PLAIN:
-            return self.reason
-        if self.settled is not None and self.settled.token != "stored":
-            return self.settled
-        return None
+        return None if self.reason in _PLAIN else self.reason
 
 
 _PLAIN: Final = frozenset({Reason.HIT, Reason.URI_MISS, Reason.VARY_MISS, Reason.STALE})

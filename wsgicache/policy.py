@@ -246,12 +246,12 @@ def _refuse_length(facts: Facts, admission: Admission) -> Reason | None:
 
 
 _REFUSALS: Final = (
-    _refuse_method,
     _refuse_ignored,
+    _refuse_rule,
+    _refuse_method,
     _refuse_host,
     _refuse_path,
     _refuse_overrides,
-    _refuse_rule,
     _refuse_body,
     _refuse_precondition,
     _refuse_query,
@@ -806,6 +806,11 @@ def make_entry(
 # --- invalidation ----------------------------------------------------------------------------------
 
 
-def invalidates(method_reason: Reason | None, code: int) -> bool:
+def is_unsafe(method: str) -> bool:
+    """Whether a method may change something: every one that is not known to be safe."""
+    return method not in ANSWERED and method not in SAFE_METHODS
+
+
+def invalidates(method: str, code: int) -> bool:
     """Whether an answer invalidates what is stored: unsafe method, no error (RFC 9111 §4.4)."""
-    return method_reason is Reason.METHOD_UNSAFE and 200 <= code < 400
+    return 200 <= code < 400 and is_unsafe(method)

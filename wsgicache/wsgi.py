@@ -10,20 +10,16 @@ from time import perf_counter
 from typing import Any, Final
 
 from .answer import answer
-from .capture import AGES, App, Capture, Closing, Environ, Header, HeadOnly, StartResponse
+from .capture import App, Capture, Closing, Environ, Header, HeadOnly, StartResponse
 from .collapse import Boarding, State
 from .engine import Engine, Found
-from .entry import Entry
+from .entry import AGES, Entry
 from .facts import CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill
-from .freshness import NamedSeconds
 from .hints import CACHE, HINTS, Hints
 from .key import COOKIE_FIELD, environ_name, select_variant
-from .outcome import Outcome, Reason, hit_line
-from .policy import Admission, Head, invalidates, judge, request_directives
-
-HIT_LINES: Final = NamedSeconds("Cache-Status", hit_line)
-"""Ready Cache-Status fields of fresh hits, by remaining lifetime."""
+from .outcome import Outcome, Reason
+from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
 
 _MAX_ROUNDS: Final = 4
 """How often a request may find that the flight it waited for is of no use to it."""
@@ -42,9 +38,13 @@ class Middleware:
         self.engine = engine
         settings = engine.settings
         self._enabled = settings.enabled
-        self._peek = engine.peek or _peek_nothing
-        self._fast = settings.enabled and not settings.log and engine.peek is not None
+        # Any, because the hit path must not pay for telling mypy what an armed slot always has.
+        self._peek: Any = engine.peek
+        if engine.peek is None or not settings.enabled or settings.log:
+            self._peek = _peek_nothing
         self._clock = engine.clock
+        self._wall = engine.clock.wall
+        self._steady = engine.clock.steady
         self._count_hit = engine.observer.hit
         self._unusual = UNUSUAL | (
             {"HTTP_CACHE_CONTROL", "HTTP_PRAGMA"} if settings.profile == "rfc" else frozenset()
@@ -59,47 +59,48 @@ class Middleware:
         values make the key: see `wsgicache.key` for why an unchecked key can do no harm. It is one
         function, without helpers, because a call costs as much here as three look-ups.
         """
-        ready = None
+        sent = None
         try:
             get = environ.get
             stamp = self.engine.stamp
             scheme = environ["wsgi.url_scheme"]
-            path = get("SCRIPT_NAME", "") + environ["PATH_INFO"]
+            path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
             query = get("QUERY_STRING", "")
             key = f"{path}\0{query}\0{get('HTTP_HOST')}\0{scheme}"
             slot = self._peek(key)
             if slot is not None and slot.stamp is stamp:
-                found = slot.ready
-                if found.select is not None:  # type: ignore[union-attr]
+                ready = slot.ready
+                if ready.select is not None:
                     slot.visited = True
-                    slot = self._peek(select_variant(key, found.select, get))  # type: ignore[union-attr]
-                    found = slot.ready if slot is not None and slot.stamp is stamp else None
-                raw = get("RAW_URI") or get("REQUEST_URI") or path
-                cookie = get("HTTP_COOKIE")
-                now = self._clock.wall()
+                    slot = self._peek(select_variant(key, ready.select, get))
+                    ready = slot.ready if slot is not None and slot.stamp is stamp else None
+                now = self._wall()
                 if (
-                    found is not None
-                    and now < found.fresh_until
-                    and self._clock.steady() - now < self._clock.behind
+                    ready is not None
+                    and now < ready.fresh_until
+                    and self._steady() - now < self._clock.behind
                     and environ["REQUEST_METHOD"] == "GET"
-                    and (raw == path or (query and raw == f"{path}?{query}"))
+                    and (
+                        (raw := get("RAW_URI") or get("REQUEST_URI") or path) == path
+                        or (query and raw == f"{path}?{query}")
+                    )
                     and get("HTTP_X_FORWARDED_PROTO", scheme) == scheme
                     and not get("CONTENT_LENGTH")
-                    and not get("REMOTE_USER")
-                    and (cookie is None or found.cookies[cookie])  # type: ignore[index]
+                    and ((cookie := get("HTTP_COOKIE")) is None or ready.cookies[cookie])
                     and self._unusual.isdisjoint(environ)
                 ):
-                    slot.visited = True  # type: ignore[union-attr]
-                    age = int(now - found.since)
-                    head = [*found.head, AGES[age], HIT_LINES[found.lifetime - age]]
-                    ready = found
+                    slot.visited = True
+                    age = int(now - ready.since)
+                    sent = ready.sent
+                    if sent[0] != age:
+                        sent = ready.head_at(age)
         except Exception:
-            ready = None  # a strange environ, or a clock that went back: the long way knows
-        if ready is None:
+            sent = None  # a strange environ, or a clock that went back: the long way knows
+        if sent is None:
             return self._serve(environ, start_response)
         self._count_hit()
-        start_response(ready.status, head)
-        return ready.chunks
+        start_response(ready.status, sent[1].copy())
+        return ready.chunks  # type: ignore[no-any-return]
 
     # --- every other request -----------------------------------------------------------------------
 
@@ -176,14 +177,14 @@ class Middleware:
     ) -> Iterable[bytes]:
         """The request does not use the cache. An unsafe one still invalidates."""
         outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label)
-        if outcome.reason is not Reason.METHOD_UNSAFE:
+        if not is_unsafe(admission.facts.method):
             return self._watch(environ, start_response, outcome)
         heads: list[Head] = []
 
         def seen(status: str, headers: list[Header]) -> None:
             try:
                 head = Head(status, headers)
-                if invalidates(outcome.reason, head.code):
+                if invalidates(admission.facts.method, head.code):
                     self.engine.invalidate(admission, head)
                     heads.append(head)
             except Exception as error:

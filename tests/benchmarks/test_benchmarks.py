@@ -21,6 +21,7 @@ OWN_ROWS = {
     "hit-rules",
     "hit-vary",
     "hit-cookie",
+    "hit-proxy",
     "hit-304",
     "hit-range",
     "hit-head",
@@ -40,9 +41,7 @@ OWN_ROWS = {
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a benchmark as a user would. Django has one set-up per process: not in this one."""
     command = [sys.executable, "-W", "error", str(SCRIPTS / script), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
 
 
 def table_rows(output: str) -> list[str]:
