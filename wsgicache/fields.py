@@ -53,7 +53,7 @@ def is_token(text: str) -> bool:
 
 def is_field_value(text: str) -> bool:
     """Whether `text` may be sent as a field value (RFC 9110 §5.5): no control but HTAB."""
-    return _FIELD_VALUE.fullmatch(text) is not None
+    return (text.isascii() and text.isprintable()) or _FIELD_VALUE.fullmatch(text) is not None
 
 
 def split_list(value: str) -> list[str]:

@@ -16,6 +16,16 @@ from .options import Settings
 from .profile import PROFILES, Profile, QueryMode
 from .rules import Rule, RuleSet, fingerprint
 
+STEERING_FIELDS: Final = frozenset(
+    {
+        "cache-control", "cache-groups", "cache-tag", "connection", "content-security-policy",
+        "content-security-policy-report-only", "content-type", "set-cookie", "set-cookie2", "surrogate-key",
+        "vary",
+    }
+)  # fmt: skip
+"""Response fields that decide what becomes of a response, beside those that carry instants, validators
+and lengths; a settlement is remembered by them."""
+
 RULE_TTL_STATUSES: Final = frozenset({200, 301, 302, 303, 307, 308, 404, 410})
 """Statuses that a rule's ttl covers where the rule names none (house rule 2)."""
 
@@ -54,6 +64,7 @@ class Plan:
     strip_set_cookie: bool
     store_tokens: bool
     drop_fields: frozenset[str]
+    steering_fields: frozenset[str]
     normalisers: Mapping[str, Normaliser]
 
     def ttl_for(self, status: int) -> int | None:
@@ -110,6 +121,7 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         strip_set_cookie=chosen("strip_set_cookie", False),
         store_tokens=chosen("store_tokens", False),
         drop_fields=frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
+        steering_fields=STEERING_FIELDS | set(settings.targeted_fields),
         normalisers=normalisers_for(settings, profile),
     )
 

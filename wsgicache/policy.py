@@ -7,7 +7,7 @@ to say. The first reason in a row decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -396,11 +396,14 @@ def usable_on_error(entry: Entry, verdict: Verdict, now: float) -> bool:
 
 
 class Head:
-    """A response head: the status line, the fields in order, and their values by lower-case name."""
+    """A response head: the status line, the fields in order, and their values by lower-case name.
 
-    __slots__ = ("code", "fields", "headers", "status")
+    `length` is the declared Content-Length; -1 where it is junk or contradicts itself.
+    """
 
-    def __init__(self, status: str, headers: Sequence[tuple[str, str]]) -> None:
+    __slots__ = ("code", "fields", "headers", "length", "status")
+
+    def __init__(self, status: str, headers: Iterable[tuple[str, str]]) -> None:
         self.status = status
         self.code = int(status[:3]) if status[:3].isdecimal() else 0
         self.headers: Headers = tuple([(name, value) for name, value in headers])
@@ -409,38 +412,79 @@ class Head:
             lower = name.lower()
             fields[lower] = f"{fields[lower]}, {value}" if lower in fields else value
         self.fields = fields
+        length = fields.get("content-length")
+        self.length = None if length is None else _length(length)
 
-    @property
-    def length(self) -> int | None:
-        """The declared Content-Length; -1 where it is junk or contradicts itself."""
-        text = self.fields.get("content-length")
-        if text is None:
-            return None
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
+
+def _length(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
 
 
 class Settlement:
-    """What `settle` decided of a response head: the reason and, where it may be stored, its terms."""
+    """What `settle` decided of a response head: the reason and, where it may be stored, the terms, the
+    directives that steered it and the names of fields that are left out of the stored copy."""
 
-    __slots__ = ("directives", "reason", "terms")
+    __slots__ = ("directives", "dropped", "reason", "terms")
 
-    def __init__(self, reason: Reason, terms: Terms | None = None, directives: Directives = EMPTY) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        terms: Terms | None = None,
+        directives: Directives = EMPTY,
+        dropped: frozenset[str] = frozenset(),
+    ) -> None:
         self.reason = reason
         self.terms = terms
         self.directives = directives
+        self.dropped = dropped
 
 
 def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: float) -> Settlement:
     """Whether an answer may be stored, judged by its head; `settle_body` judges the rest.
 
+    The pages of a site differ in few of the fields that matter, so a decision that does not depend on the
+    clock is remembered by all that it depends on.
+
     Args:
         ignored: `environ["wsgicache.ignore"]` after the call.
         now: the wall clock, for Date arithmetic.
     """
-    plan = admission.plan
     reason = _asked_aside(admission, hints, ignored)
     if reason is not None:
         return Settlement(reason)
+    reason = _object_length(admission, head) or _object_fields(head)
+    if reason is not None:
+        return Settlement(reason)
+    plan, fields = admission.plan, head.fields
+    if not _TIMED.isdisjoint(fields) or hints.groups or hints.lifetime is not None:
+        return _settle(admission, head, hints, now)
+    stated = [item for item in fields.items() if item[0] in plan.steering_fields]
+    asked = (
+        plan.fingerprint,
+        head.status,
+        "etag" in fields,
+        admission.facts.credentials,
+        admission.cookies.personal,
+        admission.cookies.lookup_only,
+        admission.cookies.seen is None,
+        *stated,
+    )
+    settlement = _settled.get(asked)
+    if settlement is None:
+        if len(_settled) >= 1024:
+            _settled.clear()
+        _settled[asked] = settlement = _settle(admission, head, hints, now)
+    return settlement
+
+
+_TIMED: Final = frozenset({"date", "expires", "age", "last-modified"})
+"""Fields that make a decision depend on the clock."""
+
+_settled: Final[dict[tuple[object, ...], Settlement]] = {}
+
+
+def _settle(admission: Admission, head: Head, hints: Hints, now: float) -> Settlement:
+    plan = admission.plan
     directives, is_targeted = response_directives(head.fields, plan.settings.targeted_fields)
     for check in _OBJECTIONS:
         reason = check(admission, head, directives)
@@ -552,7 +596,7 @@ def _object_stream(admission: Admission, head: Head, directives: Directives) -> 
 _STREAMS: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "application/x-ndjson"})
 
 
-def _object_length(admission: Admission, head: Head, directives: Directives) -> Reason | None:
+def _object_length(admission: Admission, head: Head) -> Reason | None:
     length = head.length
     if length is None:
         return None
@@ -561,11 +605,17 @@ def _object_length(admission: Admission, head: Head, directives: Directives) -> 
     return Reason.NOT_STORED_TOO_LARGE if length > admission.plan.max_body_bytes else None
 
 
-def _object_fields(admission: Admission, head: Head, directives: Directives) -> Reason | None:
+def _object_fields(head: Head) -> Reason | None:
     for name, value in head.headers:
-        if not (is_token(name) and is_field_value(value)):
+        if not (name in _PLAIN_NAMES or is_token(name)) or not is_field_value(value):
             return Reason.NOT_STORED_FIELDS
     return None if is_field_value(head.status) else Reason.NOT_STORED_FIELDS
+
+
+_PLAIN_NAMES: Final = frozenset(
+    {"Content-Type", "Content-Length", "Cache-Control", "ETag", "Last-Modified", "Vary", "Date"}
+)
+"""Names that need no check, because they are most names that come."""
 
 
 def _object_nonce(admission: Admission, head: Head, directives: Directives) -> Reason | None:
@@ -589,8 +639,6 @@ _OBJECTIONS: Final[tuple[Callable[[Admission, Head, Directives], Reason | None],
     _object_vary,
     _object_cookie,
     _object_stream,
-    _object_length,
-    _object_fields,
     _object_nonce,
 )
 
@@ -668,7 +716,8 @@ def _terms_for(
     )
     if _useless(plan, head, terms, validator, now):
         return Settlement(Reason.NOT_STORED_STALE)
-    return Settlement(Reason.STORED, intern_terms(terms), directives)
+    dropped = _dropped(plan, fields, directives)
+    return Settlement(Reason.STORED, intern_terms(terms), directives, dropped)
 
 
 _NEVER_STALE: Final = ("must-revalidate", "proxy-revalidate", "s-maxage")
@@ -740,18 +789,18 @@ def settle_body(admission: Admission, head: Head, body: bytes, replaced: Entry |
     return None
 
 
-def stored_headers(admission: Admission, head: Head, directives: Directives, length: int) -> Headers:
+def stored_headers(head: Head, dropped: frozenset[str], length: int) -> Headers:
     """The fields that go into the store, in order (RFC 9111 §3.1), with a Content-Length."""
-    dropped = _dropped(admission.plan, head, directives)
-    kept = [pair for pair in head.headers if pair[0].lower() not in dropped]
+    headers = head.headers
+    if not dropped.isdisjoint(head.fields):
+        headers = tuple([pair for pair in headers if pair[0].lower() not in dropped])
     if head.length is None and head.code not in NO_BODY:
-        kept.append(("Content-Length", str(length)))
-    return tuple(kept)
+        headers = (*headers, ("Content-Length", str(length)))
+    return headers
 
 
-def _dropped(plan: Plan, head: Head, directives: Directives) -> frozenset[str]:
+def _dropped(plan: Plan, fields: Mapping[str, str], directives: Directives) -> frozenset[str]:
     """Names that are never stored: hop by hop, listed in Connection, field forms, the drop list."""
-    fields = head.fields
     dropped = _always_dropped(plan.drop_fields, plan.profile.store_set_cookie)
     connection = fields.get("connection")
     control = fields.get("cache-control")
@@ -794,7 +843,7 @@ def make_entry(
     return Entry(
         key=admission.key,
         terms=terms,
-        headers=stored_headers(admission, head, settlement.directives, len(body)),
+        headers=stored_headers(head, settlement.dropped, len(body)),
         body=body,
         since=since,
         fresh_until=since + terms.lifetime,

@@ -223,6 +223,8 @@ class RuleSet:
 
     def find(self, path: str, host: str, method: str) -> int:
         """The position of the first enabled rule that covers a request, or -1."""
+        if not self._rules:
+            return -1
         memo = self._memo
         asked = (path, host, method)
         found = memo.get(asked)
