@@ -9,8 +9,7 @@ the contract has it, whoever only asks for a page need not.
 from __future__ import annotations
 
 from .apps import Environ, FakeClock, Gate, Headers, Response, ScriptedApp
-
-# from .contract import StoreContract
+from .contract import StoreContract
 from .requests import Reply, ask, make_environ, run
 from .stores import FailingStore
 
@@ -23,7 +22,7 @@ __all__ = [
     "Reply",
     "Response",
     "ScriptedApp",
-    #    "StoreContract",
+    "StoreContract",
     "ask",
     "make_environ",
     "run",

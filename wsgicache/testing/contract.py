@@ -1,0 +1,545 @@
+"""What every store promises, as a suite that its tests subclass.
+
+    class TestMine(StoreContract):
+        def make_store(self):
+            return MyStore("mine://localhost/test", namespace=uuid4().hex)
+
+pytest finds the rest: each test gets a new, empty store and closes it afterwards.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..entry import Entry, Stored, Terms, Variants
+from ..journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict
+from ..stores import Store
+
+_ENTRY_FIELDS = ("key", "terms", "headers", "body", "since", "fresh_until", "born", "values")
+_VARIANTS_FIELDS = ("key", "fields", "variants", "keep_until")
+
+ODD_KEYS = (
+    "/a",
+    "/A",
+    "/a ",
+    " /a",
+    "/a\0",
+    "/a\0\0example.com\0http",
+    "/a\0\0example.com\0https",
+    "/a\0\0example.com\0http\1-",
+    "/a\0\0example.com\0http\1=",
+    "/a\0\0example.com\0http\1=\u00e9",
+    "/line\r\nset x 0 0 1\r\n",
+    "/%2F%00*?[a-z]{}:$'\"\\;--",
+    "/\u00e9",
+    "/e\u0301",
+    "/\u2028\ufeff\U0001f600",
+    "/\ud800 lone surrogate",
+    "/" + "long/" * 2000,
+    "/" + "long/" * 2000 + "x",
+)
+"""Keys that differ and must not meet: case, blanks, control characters, other protocols' delimiters,
+two spellings of one letter, a surrogate alone, and lengths beyond what a network store allows in a key."""
+
+
+class StoreContract:
+    """The promises of `wsgicache.stores.Store`, one test each.
+
+    Subclass it, name the class `Test…`, and say how a store is made. Nothing else is needed; the class
+    uses pytest's `setup_method` and `teardown_method`, without importing pytest.
+
+    Attributes:
+        too_large: bytes of a body that a store from `make_store` has no room for; None: there is no bound.
+        journal_limit: how many purges a store from `make_store` remembers one by one, where a test can
+            reach that number; None where it cannot.
+        threads: threads that use the store at once.
+    """
+
+    too_large: int | None = None
+    journal_limit: int | None = None
+    threads = 8
+
+    store: Store
+
+    def make_store(self) -> Store:
+        """A new store that holds nothing."""
+        raise NotImplementedError("say how a store is made: def make_store(self): return MyStore(…)")
+
+    def setup_method(self) -> None:
+        """Make the store of one test."""
+        self.store = self.make_store()
+
+    def teardown_method(self) -> None:
+        """Let go of it."""
+        self.store.close()
+
+    # --- what a test is made of --------------------------------------------------------------------
+
+    @property
+    def mark(self) -> Mark:
+        """The mark as a request reads it."""
+        return self.store.get([])[1]
+
+    def entry(self, key: str = "/a", body: bytes = b"body", born: Mark | None = None, **terms: Any) -> Entry:
+        """An entry that may be stored now."""
+        given = {"status": "200 OK", "fingerprint": "f" * 16, "lifetime": 300, "source": "ttl", **terms}
+        headers = (("Content-Type", "text/plain"), ("Content-Length", str(len(body))))
+        now = float(int(time.time()))
+        return Entry(key, Terms(**given), headers, body, now, now + 300.0, born or self.mark)
+
+    def put(self, stored: Stored, key: str | None = None, token: int = 0) -> bool:
+        """Store under its own key, for an hour."""
+        return self.store.set(stored.key if key is None else key, stored, time.time() + 3600, token)
+
+    def found(self, key: str) -> Stored | None:
+        """What is stored under a key."""
+        return self.store.get([key])[0][0]
+
+    def held(self, key: str, *candidates: Stored) -> int | None:
+        """Which of the candidates a key holds: its position, or None where nothing is stored."""
+        stored = self.found(key)
+        if stored is None:
+            return None
+        for position, candidate in enumerate(candidates):
+            if contents(stored) == contents(candidate):
+                return position
+        raise AssertionError(f"{key!r} holds what nobody stored: {contents(stored)}")
+
+    def together(self, *jobs: Callable[[], object]) -> None:
+        """Run jobs at once, each on a thread, all beginning at a barrier; their errors come out here."""
+        barrier = threading.Barrier(len(jobs))
+        errors: list[BaseException] = []
+
+        def run(job: Callable[[], object]) -> None:
+            try:
+                barrier.wait(10)
+                job()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    # --- get ---------------------------------------------------------------------------------------
+
+    def test_an_empty_store_holds_nothing(self) -> None:
+        """No key, no entry, nothing to scan."""
+        expect(self.store.get(["/a", "/b"])[0], [None, None], "get from an empty store")
+        expect(list(self.store.scan()), [], "scan of an empty store")
+
+    def test_get_answers_in_the_order_of_the_keys(self) -> None:
+        """Also for keys that are missing or asked for twice, and for no key at all."""
+        for name in ("/a", "/b", "/c"):
+            self.put(self.entry(name, name.encode()))
+        found, _ = self.store.get(["/c", "/no", "/a", "/b", "/a"])
+        bodies = [stored.body if isinstance(stored, Entry) else stored for stored in found]
+        expect(bodies, [b"/c", None, b"/a", b"/b", b"/a"], "get")
+        expect(self.store.get([])[0], [], "get of no key")
+
+    def test_many_keys_at_once(self) -> None:
+        """A look-up may ask for more than a handful."""
+        names = [f"/page/{number}" for number in range(500)]
+        for name in names:
+            expect(self.put(self.entry(name, name.encode())), True, f"set {name}")
+        found, _ = self.store.get(names[::-1])
+        bodies = [stored.body for stored in found if isinstance(stored, Entry)]
+        expect(bodies, [name.encode() for name in names[::-1]], "get of 500 keys")
+
+    def test_the_mark_moves_only_with_the_journal(self) -> None:
+        """Storing and forgetting leave it where it is."""
+        mark = self.mark
+        self.put(self.entry())
+        self.store.delete("/a")
+        list(self.store.scan())
+        expect(self.mark, mark, "mark after set, delete and scan")
+
+    # --- fidelity ----------------------------------------------------------------------------------
+
+    def test_an_entry_comes_back_as_it_was(self) -> None:
+        """Reason phrase, fields in order and repeated, instants, groups, flags, varying values."""
+        terms = Terms(
+            "404 Not Here At All", "0123456789abcdef", 2**31, "s-maxage", 30, 86400, 3600,
+            ("a", "gr\u00fcn", "a b,c"), ("accept", "cookie:lang", "x-y"),
+            True, False, True, False, True, True,
+        )  # fmt: skip
+        headers = (
+            ("Link", "</a>; rel=preload"),
+            ("X-Empty", ""),
+            ("link", "</b>; rel=preload"),
+            ("Content-Disposition", 'attachment; filename="\u00e9\u00ff.txt"'),
+            ("Link", "</a>; rel=preload"),
+        )
+        values = (None, "", "\u20ac=1")
+        entry = Entry("/odd", terms, headers, b"\0\xff", 1.1e9 + 1 / 3, 1.2e9 + 1 / 7, self.mark, values)
+        expect(self.put(entry), True, "set")
+        expect(self.held("/odd", entry), 0, "what came back")
+
+    def test_bodies_of_every_size_and_byte(self) -> None:
+        """Nothing, every byte there is, and as much as is stored by default (1 MiB)."""
+        for body in (b"", bytes(range(256)), b"\r\n\0END\r\n", b"\0" * 1000, b"0123456789abcdef" * 65536):
+            entry = self.entry("/body", body)
+            expect(self.put(entry), True, f"set of {len(body)} bytes")
+            expect(self.held("/body", entry), 0, f"a body of {len(body)} bytes")
+
+    def test_a_record_of_varying_fields_comes_back_as_it_was(self) -> None:
+        """Fields and variants in their order."""
+        record = Variants("/v", ("cookie:a", "accept"), ("/v\1-\1=", "/v\1=\ud800\1=x"), 1.7e9 + 0.5)
+        expect(self.put(record), True, "set")
+        expect(self.held("/v", record), 0, "what came back")
+
+    def test_keys_hold_any_text(self) -> None:
+        """No two of them meet, whatever the store makes of them."""
+        entries = [self.entry(key, str(number).encode()) for number, key in enumerate(ODD_KEYS)]
+        for entry in entries:
+            expect(self.put(entry), True, f"set {entry.key!r}")
+        for number, key in enumerate(ODD_KEYS):
+            expect(self.held(key, *entries), number, f"under {key[:60]!r}")
+        expect(self.store.delete(ODD_KEYS[4]), True, "delete")
+        left = [self.held(key, *entries) for key in ODD_KEYS]
+        expect(left, [n if n != 4 else None for n in range(len(ODD_KEYS))], "after one was deleted")
+
+    # --- set ---------------------------------------------------------------------------------------
+
+    def test_set_replaces(self) -> None:
+        """An entry born at the same mark takes the place; so do a record and an entry each other's."""
+        first, second = self.entry(body=b"1"), self.entry(body=b"2")
+        record = Variants("/a", ("accept",), ("/a\1-",), time.time() + 300)
+        for stored in (first, second, record, first):
+            expect(self.put(stored, "/a"), True, "set")
+            expect(self.held("/a", stored), 0, "what is stored")
+
+    def test_one_key_is_not_another(self) -> None:
+        """An entry may be stored under a key that is not its own (a variant's)."""
+        entry = self.entry("/a")
+        self.put(entry, "/a\1=x")
+        expect(self.found("/a"), None, "under the base key")
+        expect(self.held("/a\1=x", entry), 0, "under the variant key")
+
+    def test_an_entry_born_earlier_is_refused(self) -> None:
+        """The newer one stays, as it was (a late fill never overwrites a newer one)."""
+        early = self.entry(body=b"early")
+        self.store.append([Purge(Kind.URL, "p/other")], 1.0)
+        late = self.entry(body=b"late")
+        expect(self.put(late), True, "set of the newer")
+        expect(self.put(early), False, "set of the older")
+        expect(self.held("/a", early, late), 1, "what is stored")
+        expect(self.put(early, "/b"), True, "set of the older, where nothing is")
+        expect(self.put(self.entry("/b", b"late")), True, "the newer over the older")
+
+    def test_an_entry_of_another_epoch_is_refused(self) -> None:
+        """Whatever its number: its journal is another one."""
+        born = Mark("another epoch", self.mark.seq + 1000, self.mark.nonce)
+        expect(self.put(self.entry(born=born)), False, "set of a foreign entry")
+        expect(self.found("/a"), None, "what is stored")
+        entry = self.entry(body=b"ours")
+        self.put(entry)
+        expect(self.put(self.entry(born=born)), False, "set of a foreign entry over ours")
+        expect(self.held("/a", entry), 0, "what is stored")
+
+    def test_a_fill_that_began_earlier_is_refused(self) -> None:
+        """By its token; equal and higher ones pass, and 0 says that the order does not matter."""
+        entries = {token: self.entry(body=str(token).encode()) for token in (5, 3, 6, 7, 0)}
+        expect(self.put(entries[5], token=5), True, "the first, with 5")
+        expect(self.put(entries[3], token=3), False, "3 over 5")
+        expect(self.held("/a", entries[5]), 0, "what is stored")
+        expect(self.put(entries[6], token=6), True, "6 over 5")
+        expect(self.put(entries[7], token=6), True, "6 over 6")
+        expect(self.put(entries[0], token=0), True, "0 over 6")
+        expect(self.held("/a", entries[0]), 0, "what is stored")
+
+    def test_what_is_larger_than_the_store_is_refused(self) -> None:
+        """And pushes out nothing."""
+        small = self.entry("/small")
+        self.put(small)
+        if self.too_large is None:
+            expect(self.put(self.entry("/large", b"\0" * (4 << 20))), True, "set in a store without bound")
+        else:
+            expect(self.put(self.entry("/large", b"\0" * self.too_large)), False, "set of too much")
+            expect(self.found("/large"), None, "under its key")
+        expect(self.held("/small", small), 0, "what was there")
+
+    def test_what_may_be_kept_is_kept(self) -> None:
+        """A store with room forgets nothing before `keep_until`."""
+        entries = [self.entry(f"/{number}", b"x" * 100) for number in range(100)]
+        for entry in entries:
+            self.put(entry)
+        expect([self.held(entry.key, entry) for entry in entries], [0] * 100, "a hundred entries")
+
+    # --- delete, clear -----------------------------------------------------------------------------
+
+    def test_delete_forgets_one_key(self) -> None:
+        """And says whether something went."""
+        other = self.entry("/b")
+        self.put(self.entry("/a"))
+        self.put(other)
+        expect(self.store.delete("/a"), True, "delete of what is there")
+        expect(self.found("/a"), None, "afterwards")
+        expect(self.store.delete("/a"), False, "delete of what is not")
+        expect(self.held("/b", other), 0, "the other key")
+
+    def test_delete_spares_what_took_its_place(self) -> None:
+        """`only` is the entry as it was stored, or as it was read."""
+        first, second = self.entry(body=b"1"), self.entry(body=b"2")
+        self.put(first)
+        self.put(second)
+        expect(self.store.delete("/a", first), False, "delete of the replaced one")
+        expect(self.held("/a", second), 0, "what took its place")
+        expect(self.store.delete("/a", second), True, "delete of the one that is there")
+        expect(self.store.delete("/a", second), False, "delete of it once more")
+        self.put(first)
+        expect(self.store.delete("/a", self.found("/a")), True, "delete of what was read")
+        expect(self.found("/a"), None, "afterwards")
+
+    def test_clear_forgets_everything(self) -> None:
+        """And begins a new epoch: what is still being made is not stored any more."""
+        late = self.entry("/late")
+        self.put(self.entry("/a"))
+        self.store.append([Purge(Kind.ALL, "")], 1.0)
+        before = self.mark
+        after = self.store.clear()
+        expect(self.mark, after, "the mark that clear() returned")
+        expect(after.epoch != before.epoch, True, "whether the epoch is another")
+        expect(self.found("/a"), None, "under a key")
+        expect(list(self.store.scan()), [], "scan")
+        expect(self.put(late), False, "set of an entry from before")
+        snapshot = self.store.purges_since(before)
+        expect((snapshot.whole, list(snapshot.records)), (True, []), "the history for a follower")
+        expect(self.put(self.entry("/new")), True, "set of an entry from after")
+
+    # --- the journal -------------------------------------------------------------------------------
+
+    def test_purges_are_numbered_in_order(self) -> None:
+        """One by one, across calls; the records are what was asked for."""
+        start = self.mark
+        purges = [Purge(kind, f"target {kind.value}", soft) for kind in Kind for soft in (False, True)]
+        first = self.store.append(purges[:3], 12.5)
+        second = self.store.append(purges[3:], 13.5)
+        records = self.store.purges_since(start).records
+        expect(first.seq, start.seq + 3, "seq after three")
+        expect([r.seq for r in records], list(range(start.seq + 1, start.seq + 9)), "the numbers")
+        expect([Purge(r.kind, r.target, r.soft) for r in records], purges, "the purges")
+        expect([r.at for r in records], [12.5] * 3 + [13.5] * 5, "the instants")
+        expect(len({r.nonce for r in records}), 8, "different nonces")
+        expect((first.nonce, second.nonce), (records[2].nonce, records[7].nonce), "nonces of the marks")
+        expect((first.epoch, second.epoch), (start.epoch, start.epoch), "the epoch")
+
+    def test_a_purge_is_in_force_when_append_returns(self) -> None:
+        """Whoever reads the mark next, on any thread, reads the one that append returned."""
+        for number in range(5):
+            mark = self.store.append([Purge(Kind.URL, f"p/{number}")], 1.0)
+            read: list[Mark] = []
+            self.together(lambda: read.append(self.mark), lambda: read.append(self.mark))  # noqa: B023
+            expect(read, [mark, mark], "the mark on other threads")
+
+    def test_no_purge_is_no_move(self) -> None:
+        """An empty append changes nothing."""
+        mark = self.store.append([Purge(Kind.URL, "p/a")], 1.0)
+        expect(self.store.append([], 2.0), mark, "an empty append")
+        expect(self.mark, mark, "the mark")
+
+    def test_targets_hold_any_text(self) -> None:
+        """Names of groups come from apps."""
+        start = self.mark
+        targets = [f"g{key}" for key in ODD_KEYS]
+        self.store.append([Purge(Kind.GROUP, target) for target in targets], 1.0)
+        expect([r.target for r in self.store.purges_since(start).records], targets, "the targets")
+
+    def test_a_follower_gets_what_it_is_missing(self) -> None:
+        """The tail after its own mark, and nothing when it is up to date."""
+        marks = [self.mark]
+        for number in range(5):
+            marks.append(self.store.append([Purge(Kind.URL, f"p/{number}")], float(number)))
+        for missing, mark in enumerate(reversed(marks)):
+            snapshot = self.store.purges_since(mark)
+            expect(snapshot.mark, marks[-1], "the snapshot's mark")
+            expect(snapshot.whole, False, "whole, for a mark of this history")
+            expect([r.target for r in snapshot.records], [f"p/{n}" for n in range(5 - missing, 5)], "tail")
+
+    def test_whoever_has_another_history_gets_all_of_it(self) -> None:
+        """A newcomer, a foreign epoch, a number from the future, another nonce: marks are compared whole."""
+        marks = [self.store.append([Purge(Kind.URL, f"p/{number}")], 1.0) for number in range(4)]
+        strangers = [
+            None,
+            Mark("another epoch", marks[1].seq, marks[1].nonce),
+            marks[-1]._replace(epoch="another epoch"),
+            marks[-1]._replace(seq=marks[-1].seq + 1),
+            marks[-1]._replace(seq=marks[-1].seq + 10**6),
+            marks[-1]._replace(nonce="another nonce"),
+            marks[1]._replace(nonce="another nonce"),
+            marks[1]._replace(nonce=marks[2].nonce),
+        ]
+        for stranger in strangers:
+            snapshot = self.store.purges_since(stranger)
+            expect((snapshot.whole, snapshot.mark), (True, marks[-1]), f"snapshot for {stranger}")
+            expect([r.target for r in snapshot.records], ["p/0", "p/1", "p/2", "p/3"], f"for {stranger}")
+
+    def test_what_the_journal_forgot_is_a_miss(self) -> None:
+        """A dropped purge raises the floor: what was born before it cannot be judged any more."""
+        born = self.mark
+        count = 10 if self.journal_limit is None else self.journal_limit + 10
+        self.store.append([Purge(Kind.URL, "p/a")], 1.0)
+        for number in range(count):
+            self.store.append([Purge(Kind.URL, f"p/other/{number}")], 2.0)
+        snapshot = self.store.purges_since(None)
+        if self.journal_limit is not None:
+            expect(len(snapshot.records) <= self.journal_limit, True, "whether the journal is bounded")
+        expect(snapshot.floor, snapshot.mark.seq - len(snapshot.records), "the floor")
+        key = "/a\0\0example.com\0http"
+        for mark in (None, born):
+            index = _following(self.store.purges_since(mark), mark)
+            expect(index.verdict(born, key, ()), Verdict.HARD, f"the verdict for a follower from {mark}")
+            expect(index.verdict(self.mark, key, ()), Verdict.VALID, "the verdict on what is born now")
+
+    # --- scan, stats -------------------------------------------------------------------------------
+
+    def test_scan_finds_by_prefix(self) -> None:
+        """Entries and records; all of them for the empty prefix."""
+        for key in ("/a", "/a/b", "/a\1=x", "/ab", "/A", "/\ud800", "/b*"):
+            self.put(self.entry(key))
+        self.put(Variants("/av", ("accept",), (), time.time() + 300))
+        expected = {
+            "": ["/A", "/a", "/a/b", "/a\1=x", "/ab", "/av", "/b*", "/\ud800"],
+            "/a": ["/a", "/a/b", "/a\1=x", "/ab", "/av"],
+            "/a/": ["/a/b"],
+            "/\ud800": ["/\ud800"],
+            "/b*": ["/b*"],
+            "/b?": [],
+            "*": [],
+        }
+        for prefix, keys in expected.items():
+            found = sorted(stored.key for stored in self.store.scan(prefix))
+            expect(found, sorted(keys), f"scan({prefix!r})")
+
+    def test_scan_goes_by_the_key_that_was_stored_under(self) -> None:
+        """A variant's entry has the base key inside, and is found under the variant's."""
+        self.put(self.entry("/a"), "/a\1=x")
+        expect(len(list(self.store.scan("/a\1="))), 1, "scan by the variant key")
+
+    def test_stats_tell_entries_and_bytes(self) -> None:
+        """Whole numbers that grow and shrink with what is stored."""
+        empty = self.store.stats()
+        self.put(self.entry("/a", b"x" * 5000))
+        full = self.store.stats()
+        self.store.delete("/a")
+        gone = self.store.stats()
+        for stats in (empty, full, gone):
+            expect([type(stats["entries"]), type(stats["bytes"])], [int, int], "types in stats()")
+        counts = (empty["entries"], full["entries"], gone["entries"])
+        expect(counts, (0, 1, 0), "entries")
+        expect(full["bytes"] - empty["bytes"] >= 5000, True, "whether bytes count the body")
+        expect(gone["bytes"], empty["bytes"], "bytes after a delete")
+
+    # --- threads -----------------------------------------------------------------------------------
+
+    def test_readers_see_whole_entries(self) -> None:
+        """While others store and delete them: each answer is one that somebody stored, in one piece."""
+        keys = ("/0", "/1", "/2")
+
+        def write(number: int) -> None:
+            for turn in range(60):
+                key = keys[turn % 3]
+                self.put(self.entry(key, f"{key} {number}".encode() * 50))
+                if turn % 7 == 0:
+                    self.store.delete(key)
+
+        def read() -> None:
+            for _ in range(120):
+                for key, stored in zip(keys, self.store.get(keys)[0], strict=True):
+                    if isinstance(stored, Entry):
+                        unit = stored.body[: len(stored.body) // 50]
+                        expect((stored.key, unit[:2]), (key, key.encode()), "whose entry it is")
+                        expect(stored.body, unit * 50, "the body")
+
+        half = self.threads // 2
+        self.together(*[lambda n=n: write(n) for n in range(half)], *[read] * half)
+
+    def test_the_newest_fill_wins_whatever_the_order(self) -> None:
+        """Of those born at different marks the last born; of those born at one the highest token."""
+        for turn in range(10):
+            born = [self.store.append([Purge(Kind.URL, "p/other")], 1.0) for _ in range(self.threads)]
+            entries = [self.entry(f"/{turn}", str(n).encode(), mark) for n, mark in enumerate(born)]
+            self.together(*[lambda entry=entry: self.put(entry) for entry in entries])
+            expect(self.held(f"/{turn}", *entries), self.threads - 1, "the last born")
+            same = [self.entry(f"/t{turn}", str(n).encode(), born[0]) for n in range(self.threads)]
+            self.together(*[lambda n=n: self.put(same[n], token=n + 1) for n in range(self.threads)])  # noqa: B023
+            expect(self.held(f"/t{turn}", *same), self.threads - 1, "the highest token")
+
+    def test_no_purge_is_lost(self) -> None:
+        """Threads that append at once get numbers of their own, and each of their purges is there."""
+        start = self.mark
+        marks: list[Mark] = []
+
+        def append(number: int) -> None:
+            for turn in range(20):
+                marks.append(self.store.append([Purge(Kind.GROUP, f"g{number}/{turn}")], 1.0))
+
+        self.together(*[lambda n=n: append(n) for n in range(self.threads)])
+        records = self.store.purges_since(start).records
+        total = self.threads * 20
+        wanted = {f"g{number}/{turn}" for number in range(self.threads) for turn in range(20)}
+        if self.journal_limit is None or self.journal_limit >= total:
+            expect([r.seq - start.seq for r in records], list(range(1, total + 1)), "the numbers")
+            expect({r.target for r in records}, wanted, "the targets")
+        expect(sorted(mark.seq - start.seq for mark in marks), list(range(1, total + 1)), "the marks")
+        expect(self.mark.seq, start.seq + total, "the last mark")
+
+    def test_clear_beats_what_is_being_stored(self) -> None:
+        """After it has returned nothing of the old epoch is there, however many were storing."""
+        for _ in range(10):
+            entries = [self.entry(f"/{number}") for number in range(self.threads)]
+            self.together(*[lambda e=e: self.put(e) for e in entries], self.store.clear)
+            epoch = self.mark.epoch
+            for entry in entries:
+                stored = self.found(entry.key)
+                if isinstance(stored, Entry):
+                    expect(stored.born.epoch, epoch, "the epoch of what is left")
+
+    def test_scan_and_stats_while_others_store(self) -> None:
+        """They never fail, and see whole entries."""
+
+        def write(number: int) -> None:
+            for turn in range(60):
+                self.put(self.entry(f"/{number}/{turn % 10}"))
+                self.store.delete(f"/{number}/{(turn + 5) % 10}")
+
+        def look() -> None:
+            for _ in range(30):
+                for stored in self.store.scan("/"):
+                    expect(isinstance(stored, Entry) and stored.body, b"body", "what scan gave")
+                expect(self.store.stats()["entries"] >= 0, True, "whether the count is one")
+
+        half = self.threads // 2
+        self.together(*[lambda n=n: write(n) for n in range(half)], *[look] * half)
+
+
+def contents(stored: Stored) -> tuple[Any, ...]:
+    """Everything that a stored thing holds, to compare it with another."""
+    names: Sequence[str] = _ENTRY_FIELDS if isinstance(stored, Entry) else _VARIANTS_FIELDS
+    return (type(stored).__name__, *[getattr(stored, name) for name in names])
+
+
+def expect(actual: object, wanted: object, what: str) -> None:
+    """Compare, and tell the difference also where pytest does not rewrite assertions.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    if actual != wanted:
+        raise AssertionError(f"{what}: expected {wanted!r}, got {actual!r}")
+
+
+def _following(snapshot: Snapshot, mark: Mark | None) -> PurgeIndex:
+    """An index that has followed to a snapshot, as a worker that stood at `mark` would."""
+    index = PurgeIndex()
+    if mark is not None:
+        index.follow(Snapshot(mark, 0, [], whole=True))
+    index.follow(snapshot)
+    return index
