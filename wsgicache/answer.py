@@ -55,7 +55,9 @@ def _part(entry: Entry, asked: str) -> Answer | None:
     if spans is None:
         return None
     if not spans:
-        head = (("Content-Range", unsatisfied(len(body))), ("Content-Length", "0"))
+        # PEP 3333's validator wants a Content-Type wherever a body may be, an empty one too.
+        kind = ("Content-Type", "text/plain; charset=utf-8")
+        head = (kind, ("Content-Range", unsatisfied(len(body))), ("Content-Length", "0"))
         return Answer("416 Range Not Satisfiable", head, ())
     if len(spans) == 1:
         start, stop = spans[0]
