@@ -238,6 +238,8 @@ class Capture:
 
     def _client_has_it(self, body: bytes | None) -> Iterable[bytes] | None:
         """A 304 in place of the app's 200; what there is of a body is still read for the store."""
+        if not self._fill.stripped:
+            return None
         answer = self._guarded("not_modified", lambda: self._fill.not_modified(body), None)
         if answer is None:
             return None
@@ -301,10 +303,11 @@ class Capture:
 
     def _decide(self) -> Action:
         status, headers = self._require_head()
-        action: Action = self._guarded(
-            "settle", lambda: self._fill.decide(status, headers, self._environ), Action.PASS
-        )
-        return action
+        try:
+            return self._fill.decide(status, headers, self._environ)
+        except Exception as error:
+            self._fault("settle", error)
+            return Action.PASS
 
     def _decide_before_write(self) -> None:
         """`write()` came before the app returned: the head goes out now, if it is the app's."""
@@ -419,7 +422,10 @@ class Capture:
 
     def _complete(self, body: bytes) -> None:
         self._chunks = None
-        self._guarded("store", lambda: self._fill.complete(body), None)
+        try:
+            self._fill.complete(body)
+        except Exception as error:
+            self._fault("store", error)
 
     def _drop_copy(self) -> None:
         self._chunks = None
@@ -472,8 +478,11 @@ class Capture:
         try:
             return act()
         except Exception as error:
-            self._fill.engine.observer.fault(where, error)
+            self._fault(where, error)
             return otherwise
+
+    def _fault(self, where: str, error: Exception) -> None:
+        self._fill.engine.observer.fault(where, error)
 
 
 class _Closing:

@@ -75,6 +75,7 @@ class Facts:
         "raw",
         "rewritten",
         "scheme",
+        "unusual",
     )
 
     def __init__(self, environ: Mapping[str, Any]) -> None:
@@ -97,7 +98,8 @@ class Facts:
         self.range: str | None = None
         proto = get("HTTP_X_FORWARDED_PROTO")
         self.forwarded = "" if proto is None or proto == self.scheme else f"p{proto}"
-        if not UNUSUAL.isdisjoint(environ):
+        self.unusual = not UNUSUAL.isdisjoint(environ)
+        if self.unusual:
             self._read_unusual(environ)
 
     def _read_unusual(self, environ: Mapping[str, Any]) -> None:

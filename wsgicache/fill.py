@@ -235,11 +235,12 @@ class Fill:
         head, found = self.head, self.found
         if found.mark is None or head is None:
             return None
-        terms = self.settlement.terms
+        settled, terms = self.settlement, self.settlement.terms
         if found.variants is not None and terms is not None:
             union = tuple(sorted({*terms.varying, *found.variants.fields}))
-            if union != terms.varying:
-                self.settlement.terms = intern_terms(terms._replace(varying=union))
+            if union != terms.varying:  # the settlement may be remembered for other pages: not touched
+                terms = intern_terms(terms._replace(varying=union))
+                self.settlement = Settlement(settled.reason, terms, settled.directives, settled.dropped)
         return make_entry(
             self.admission,
             head,

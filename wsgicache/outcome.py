@@ -37,6 +37,9 @@ class Reason(Enum):
         self.sentence = sentence
         self.section = section
 
+    # Members are singletons: identity is as good a hash as the name's, and this is looked up often.
+    __hash__ = object.__hash__
+
     # --- admit: may this request use the cache at all? -------------------------------------------
     DISABLED = (
         Phase.ADMIT, "bypass", "The cache is switched off (enabled=False).", "house rule 17",

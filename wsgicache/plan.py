@@ -7,11 +7,11 @@ request finds everything that holds for it in one place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .fields import accept_encoding, accept_language
-from .key import COOKIE_FIELD, Normaliser
+from .key import COOKIE_FIELD, Normaliser, environ_name
 from .options import Settings
 from .profile import PROFILES, Profile, QueryMode
 from .rules import Rule, RuleSet, fingerprint
@@ -66,6 +66,9 @@ class Plan:
     drop_fields: frozenset[str]
     steering_fields: frozenset[str]
     normalisers: Mapping[str, Normaliser]
+    normal_forms: tuple[tuple[str, Normaliser], ...]
+    settled: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+    """What `policy.settle` remembers: another plan's settings would decide otherwise."""
 
     def ttl_for(self, status: int) -> int | None:
         """Seconds for a response with this status that states no lifetime; None where no ttl applies."""
@@ -99,6 +102,7 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
     rule_ttl = options.get("ttl")
     cookies = options.get("cookies")
     named = () if cookies == "ignore" else cookies
+    normalisers = normalisers_for(settings, profile)
     shaping = (default_ttl, settings.harmless_cookies, settings.lookup_cookies, settings.languages)
     return Plan(
         label=rule.label if rule is not None else None,
@@ -122,7 +126,8 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         store_tokens=chosen("store_tokens", False),
         drop_fields=frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
         steering_fields=STEERING_FIELDS | set(settings.targeted_fields),
-        normalisers=normalisers_for(settings, profile),
+        normalisers=normalisers,
+        normal_forms=tuple([(environ_name(field), form) for field, form in normalisers.items()]),
     )
 
 

@@ -178,7 +178,8 @@ def admit(facts: Facts, rules: RuleSet, plans: Sequence[Plan]) -> Admission:
     host = canonical_host(facts.host, facts.scheme)
     plan = plans[rules.find(facts.path, host or "", facts.method)]
     admission = Admission(facts, plan, host)
-    for check in _REFUSALS:
+    usual = not (facts.query or facts.has_body or facts.unusual)
+    for check in _REFUSALS if usual else (*_REFUSALS, *_RARE_REFUSALS):
         reason = check(facts, admission)
         if reason is not None:
             admission.reason = reason
@@ -186,7 +187,8 @@ def admit(facts: Facts, rules: RuleSet, plans: Sequence[Plan]) -> Admission:
     _make_key(facts, admission)
     if facts.cookie is not None:
         admission.cookies = sift_cookies(facts.cookie, plan.cookies)
-    admission.personal = _personal(facts, admission)
+    if facts.credentials or admission.cookies.personal:
+        admission.personal = _personal(facts, admission)
     admission.unstorable = _unstorable_request(facts, admission)
     return admission
 
@@ -245,18 +247,9 @@ def _refuse_length(facts: Facts, admission: Admission) -> Reason | None:
     return None
 
 
-_REFUSALS: Final = (
-    _refuse_ignored,
-    _refuse_rule,
-    _refuse_method,
-    _refuse_host,
-    _refuse_path,
-    _refuse_overrides,
-    _refuse_body,
-    _refuse_precondition,
-    _refuse_query,
-    _refuse_length,
-)
+_REFUSALS: Final = (_refuse_ignored, _refuse_rule, _refuse_method, _refuse_host, _refuse_path, _refuse_length)
+_RARE_REFUSALS: Final = (_refuse_overrides, _refuse_body, _refuse_precondition, _refuse_query)
+"""Asked only where the request has a query, a body or an unusual field."""
 
 
 def _make_key(facts: Facts, admission: Admission) -> None:
@@ -460,7 +453,6 @@ def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: f
         return _settle(admission, head, hints, now)
     stated = [item for item in fields.items() if item[0] in plan.steering_fields]
     asked = (
-        plan.fingerprint,
         head.status,
         "etag" in fields,
         admission.facts.credentials,
@@ -469,19 +461,16 @@ def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: f
         admission.cookies.seen is None,
         *stated,
     )
-    settlement = _settled.get(asked)
+    settlement: Settlement | None = plan.settled.get(asked)
     if settlement is None:
-        if len(_settled) >= 1024:
-            _settled.clear()
-        _settled[asked] = settlement = _settle(admission, head, hints, now)
+        if len(plan.settled) >= 1024:
+            plan.settled.clear()
+        plan.settled[asked] = settlement = _settle(admission, head, hints, now)
     return settlement
 
 
 _TIMED: Final = frozenset({"date", "expires", "age", "last-modified"})
 """Fields that make a decision depend on the clock."""
-
-_settled: Final[dict[tuple[object, ...], Settlement]] = {}
-
 
 def _settle(admission: Admission, head: Head, hints: Hints, now: float) -> Settlement:
     plan = admission.plan
@@ -839,7 +828,11 @@ def make_entry(
     values = varying_values(terms.varying, admission.value_of) if terms.varying else ()
     if values is None:
         return None
-    since = now - initial_age(head.fields.get("age"), head.fields.get("date"), asked, now)
+    fields = head.fields
+    if "age" in fields or "date" in fields:
+        since = now - initial_age(fields.get("age"), fields.get("date"), asked, now)
+    else:
+        since = min(asked, now)
     return Entry(
         key=admission.key,
         terms=terms,

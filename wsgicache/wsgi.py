@@ -362,7 +362,8 @@ class Middleware:
         if admission.facts.conditional:
             fill.stripped = True
             changes.update(dict.fromkeys(CONDITIONALS))
-        changes.update(fill.validators())
+        if fill.found.entry is not None:
+            changes.update(fill.validators())
         if not changes:
             return environ
         seen = {**environ, **changes}
@@ -445,15 +446,14 @@ def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str 
     """What is taken out of an environ, or brought to its normal form, because the key leaves it out."""
     changes: dict[str, str | None] = {}
     facts = admission.facts
-    if admission.cookies.seen != facts.cookie:
+    if facts.cookie is not None and admission.cookies.seen != facts.cookie:
         changes["HTTP_COOKIE"] = admission.cookies.seen
     if admission.seen_query != facts.query:
         changes["QUERY_STRING"] = admission.seen_query
         for name in ("RAW_URI", "REQUEST_URI"):
             if name in environ:
                 changes[name] = _with_query(environ[name], admission.seen_query)
-    for field, normalise in admission.plan.normalisers.items():
-        name = environ_name(field)
+    for name, normalise in admission.plan.normal_forms:
         given = environ.get(name)
         normal = normalise(given)
         if normal != given:

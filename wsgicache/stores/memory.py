@@ -75,21 +75,23 @@ class MemoryStore:
         sieve = self._sieve_of(stored)
         with self._lock:
             old = self._slots.get(key)
-            if self._refuses(old, stored, token):
+            if isinstance(stored, Entry) and stored.born.epoch != self.mark.epoch:
                 return False
             if old is not None:
+                if self._refuses(old, stored, token):
+                    return False
                 self._drop(old)
             if slot.size > sieve.max_bytes // 2:
                 return False
             self._slots[key] = slot
             sieve.add(slot)
+            if sieve.bytes <= sieve.max_bytes:
+                return True
             self._evict(sieve)
             return key in self._slots
 
-    def _refuses(self, old: Slot | None, stored: Stored, token: int) -> bool:
-        if isinstance(stored, Entry) and stored.born.epoch != self.mark.epoch:
-            return True
-        if old is None or not isinstance(stored, Entry) or not isinstance(old.stored, Entry):
+    def _refuses(self, old: Slot, stored: Stored, token: int) -> bool:
+        if not isinstance(stored, Entry) or not isinstance(old.stored, Entry):
             return False
         if old.stored.born.epoch != stored.born.epoch:
             return False

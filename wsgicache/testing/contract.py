@@ -423,6 +423,18 @@ class StoreContract:
         self.put(self.entry("/a"), "/a\1=x")
         expect(len(list(self.store.scan("/a\1="))), 1, "scan by the variant key")
 
+    def test_a_scan_under_way_survives_changes(self) -> None:
+        """What was there when it began may be given or not; it never fails."""
+        for number in range(50):
+            self.put(self.entry(f"/{number}"))
+        scan = self.store.scan("/")
+        first = next(scan)
+        for number in range(50):
+            self.store.delete(f"/{number}")
+            self.put(self.entry(f"/new/{number}"))
+        for stored in (first, *scan):
+            expect(isinstance(stored, Entry) and stored.body, b"body", "what scan gave")
+
     def test_stats_tell_entries_and_bytes(self) -> None:
         """Whole numbers that grow and shrink with what is stored."""
         empty = self.store.stats()
