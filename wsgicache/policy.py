@@ -472,6 +472,7 @@ def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: f
 _TIMED: Final = frozenset({"date", "expires", "age", "last-modified"})
 """Fields that make a decision depend on the clock."""
 
+
 def _settle(admission: Admission, head: Head, hints: Hints, now: float) -> Settlement:
     plan = admission.plan
     directives, is_targeted = response_directives(head.fields, plan.settings.targeted_fields)
