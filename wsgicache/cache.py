@@ -46,9 +46,10 @@ class Purged:
         ]
         index.follow(Snapshot(self.mark, 0, records, whole=True))
         for stored in self._store.scan():
-            if isinstance(stored, Entry) and stored.born.epoch == self.mark.epoch:
-                if index.verdict(stored.born, stored.key, stored.terms.groups) is Verdict.HARD:
-                    yield stored
+            if not isinstance(stored, Entry) or stored.born.epoch != self.mark.epoch:
+                continue
+            if index.verdict(stored.born, stored.key, stored.terms.groups) is Verdict.HARD:
+                yield stored
 
     def __repr__(self) -> str:
         return f"Purged({', '.join(f'{p.kind.value} {p.target!r}' for p in self.purges)})"

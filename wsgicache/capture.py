@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final
 
-from .entry import AGES
 from .fill import Action, Fill
 from .outcome import Outcome, Reason
+from .ready import AGES
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

@@ -18,8 +18,7 @@ TOLERANCE: Final = 1.0
 class Clock:
     """Reads the wall clock and watches it.
 
-    `behind` is the largest difference `steady() - wall()` that is still no step back; the hit path
-    compares with it before it trusts the wall clock.
+    `shift` is the difference `steady() - wall()` as it was when the two were last compared in earnest.
 
     Args:
         wall: seconds since the epoch; None means the system's clock.
@@ -33,15 +32,27 @@ class Clock:
         self._anchor()
 
     def _anchor(self) -> None:
-        self.behind = self.steady() - self.wall() + TOLERANCE
+        self.shift = self.steady() - self.wall()
 
     def now(self) -> float:
         """The wall clock, after a look at how it moved since the last time."""
         now = self.wall()
-        lag = self.steady() - now - self.behind + TOLERANCE
+        lag = self.steady() - now - self.shift
         if lag > TOLERANCE:
             self._anchor()
             self._stepped_back()
         elif lag < -TOLERANCE:
             self._anchor()
         return now
+
+    def check(self, steady: float) -> None:
+        """What the hit path asks once a second: did the wall clock move since `now()` last looked?
+
+        Args:
+            steady: the monotonic clock, just read.
+
+        Raises:
+            LookupError: it did, forth or back, or the machine slept.
+        """
+        if not -TOLERANCE < steady - self.wall() - self.shift < TOLERANCE:
+            raise LookupError("the wall clock was set")

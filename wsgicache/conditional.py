@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from .fields import end_to_end, etag_list, parse_date, parse_etag
@@ -91,7 +92,8 @@ def _same_strong(left: str | None, right: str | None) -> bool:
     return tag is not None and not tag.weak and tag == parse_etag(right)
 
 
-def head_304(headers: Headers) -> tuple[tuple[str, str], ...]:
+@lru_cache(maxsize=1024)
+def head_304(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """Return the lines of a stored 200 that its 304 repeats, in order (RFC 9110 §15.4.5).
 
     Targeted fields (RFC 9213) are known by their customary ending. Last-Modified is only sent

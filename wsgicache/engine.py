@@ -14,7 +14,7 @@ from .background import Refresher
 from .clock import Clock
 from .collapse import Collapse, MissMarkers
 from .cookiepass import cookie_pass
-from .entry import Entry, Ready, Stored, Variants, ready, with_etag
+from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .fields import string_list
 from .journal import Kind, Mark, Purge, PurgeIndex, Verdict
@@ -31,6 +31,7 @@ from .outcome import Reason
 from .plan import Plan, normalisers_for, plans_for
 from .policy import Admission, Head, admit, judge
 from .profile import PROFILES
+from .ready import ReadyVariants, ready
 from .rules import RuleSet
 from .stores import Store, open_store
 from .stores.sieve import Slot
@@ -167,9 +168,7 @@ class Engine:
         slot = self.peek(key) if self.peek is not None else None
         if slot is None or slot.stored is not entry:
             return with_etag(entry)
-        if slot.ready is None:
-            slot.stored = entry = with_etag(entry)
-            slot.ready = ready(entry)
+        slot.stored = entry = with_etag(entry)
         return entry
 
     def _arm(self, admission: Admission, found: Found, stamp: object) -> None:
@@ -182,12 +181,15 @@ class Engine:
 
     def _arm_slot(self, key: str, stored: Stored | None, plan: Plan, stamp: object) -> None:
         slot = self.peek(key) if self.peek is not None else None
-        if slot is None or slot.stored is not stored:
+        if slot is None or slot.stored is not stored or stored is None:
+            return
+        shift = self.clock.shift
+        if slot.stamp is stamp and (slot.ready is None or getattr(slot.ready, "shift", shift) == shift):
             return
         if isinstance(stored, Variants):
-            slot.ready = Ready(select=selectors(stored.fields, self._normalisers))
-        elif slot.ready is not None and isinstance(stored, Entry):
-            slot.ready.cookies = cookie_pass(plan.cookies, stored.terms)
+            slot.ready = ReadyVariants(selectors(stored.fields, self._normalisers))
+        else:
+            slot.ready = ready(stored, cookie_pass(plan.cookies, stored.terms), shift)
         slot.stamp = stamp
 
     def verdict(self, entry: Entry) -> Verdict:
@@ -217,7 +219,7 @@ class Engine:
         if not self.store.set(key, entry, entry.keep_until, token):
             return self._why_refused(entry), entry
         if entry.terms.varying:
-            self._note_variant(entry, key, found.variants)
+            self._note_variant(entry, key)
         return Reason.STORED, entry
 
     def _why_refused(self, entry: Entry) -> Reason:
@@ -226,17 +228,14 @@ class Engine:
         current = self._index.verdict(entry.born, entry.key, entry.terms.groups)
         return Reason.NOT_STORED_RACED if current is Verdict.HARD else Reason.NOT_STORED_STORE
 
-    def _note_variant(self, entry: Entry, key: str, known: Variants | None) -> None:
+    def _note_variant(self, entry: Entry, key: str) -> None:
         """Write the record of varying fields; the oldest variants go where there are too many."""
         with self._variants_lock:
             (stored,), _ = self.store.get([entry.key])
             record = stored if isinstance(stored, Variants) else None
-            if record is not None and record.fields != entry.terms.varying and known is not record:
-                known = record
             keys = record.variants if record is not None else ()
-            if record is not None and key in keys and record.fields == entry.terms.varying:
-                if record.keep_until >= entry.keep_until:
-                    return
+            if record is not None and _is_noted(record, key, entry):
+                return
             keys = (*[old for old in keys if old != key], key)
             dropped, kept = keys[: -self.settings.max_variants], keys[-self.settings.max_variants :]
             keep_until = max(entry.keep_until, record.keep_until if record is not None else 0.0)
@@ -289,6 +288,15 @@ class Engine:
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
+
+
+def _is_noted(record: Variants, key: str, entry: Entry) -> bool:
+    """Whether a record of varying fields already leads to a variant for as long as it lives."""
+    return (
+        key in record.variants
+        and record.fields == entry.terms.varying
+        and record.keep_until >= entry.keep_until
+    )
 
 
 def _is_gone(stored: Stored, now: float) -> bool:

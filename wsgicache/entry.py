@@ -11,15 +11,12 @@ import hashlib
 import struct
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .fields import is_field_value, is_token
-from .freshness import NamedSeconds
 from .journal import Mark
-from .key import Selector
-from .outcome import hit_line
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -57,6 +54,7 @@ class Terms(NamedTuple):
 
 
 _terms: dict[Terms, Terms] = {}
+_lines: dict[tuple[str, str], tuple[str, str]] = {}
 
 
 def intern_terms(terms: Terms) -> Terms:
@@ -67,6 +65,14 @@ def intern_terms(terms: Terms) -> Terms:
             _terms.clear()
         _terms[terms] = known = terms
     return known
+
+
+def intern_pairs(headers: Iterable[tuple[str, str]]) -> Headers:
+    """The same fields, with one object for equal lines: the pages of a site share most of them."""
+    if len(_lines) >= 4096:
+        _lines.clear()
+    known = _lines.setdefault
+    return tuple([known(pair, pair) for pair in headers])
 
 
 @dataclass(slots=True, eq=False)
@@ -161,57 +167,6 @@ class Variants:
 
 
 Stored = Entry | Variants
-
-
-AGES: Final = NamedSeconds("Age", str)
-"""Ready Age fields (RFC 9111 §5.1)."""
-
-HIT_LINES: Final = NamedSeconds("Cache-Status", hit_line)
-"""Ready Cache-Status fields of fresh hits, by remaining lifetime."""
-
-
-@dataclass(slots=True, eq=False)
-class Ready:
-    """What the hit path needs, and nothing else: made once, at an entry's first hit.
-
-    For a `Variants` record only `select` is set; it names the second key. `cookies` says which Cookie
-    fields leave the hit as it is; the engine sets it when it arms the slot. `sent` is the whole head as
-    it was last sent, with the age that it tells: it changes once a second, however many hits there are.
-    """
-
-    select: Final[tuple[Selector, ...] | None]
-    status: Final[str] = ""
-    head: Final[Headers] = ()
-    chunks: Final[tuple[bytes, ...]] = ()
-    since: Final[float] = 0.0
-    fresh_until: Final[float] = 0.0
-    lifetime: Final[int] = 0
-    cookies: Mapping[str, bool] | None = None
-    sent: tuple[int, list[tuple[str, str]]] = (-1, [])
-
-    def head_at(self, age: int) -> tuple[int, list[tuple[str, str]]]:
-        """The whole head of a fresh hit at an age in seconds.
-
-        Raises:
-            LookupError: the age is negative: a clock went back.
-        """
-        head = [*self.head, AGES[age], HIT_LINES[self.lifetime - age]]
-        self.sent = sent = (age, head)
-        return sent
-
-
-def ready(entry: Entry) -> Ready:
-    """The wire-ready form of an entry. One that is validated before each use is never fresh here."""
-    terms = entry.terms
-    return Ready(
-        select=None,
-        status=terms.status,
-        head=entry.headers,
-        chunks=(entry.body,) if entry.body else (),
-        since=entry.since,
-        lifetime=terms.lifetime,
-        fresh_until=float("-inf") if terms.always_validate else entry.fresh_until,
-    )
 
 
 def make_etag(body: bytes) -> str:

@@ -104,16 +104,16 @@ class Facts:
 
     def _read_unusual(self, environ: Mapping[str, Any]) -> None:
         get = self.get
-        self.rewritten = any(name in environ for name in REWRITES)
-        self.overridden = any(name in environ for name in OVERRIDES)
-        self.precondition = any(name in environ for name in PRECONDITIONS)
-        self.conditional = any(name in environ for name in CONDITIONALS)
+        self.rewritten = any([name in environ for name in REWRITES])
+        self.overridden = any([name in environ for name in OVERRIDES])
+        self.precondition = any([name in environ for name in PRECONDITIONS])
+        self.conditional = any([name in environ for name in CONDITIONALS])
         self.has_body = self.has_body or "HTTP_TRANSFER_ENCODING" in environ
         self.credentials = (
             "HTTP_AUTHORIZATION" in environ
             or bool(get("REMOTE_USER"))
             or get("SSL_CLIENT_VERIFY") == "SUCCESS"
-            or any(get(name) for name in CERTIFICATES)
+            or any([get(name) for name in CERTIFICATES])
         )
         self.range = get("HTTP_RANGE")
         self.forwarded += forwarded_extra(self.get, self.host, self.scheme)
@@ -151,6 +151,8 @@ def forwarded_extra(get: Callable[[str], Any], host: str, scheme: str) -> str:
     Behind a proxy fixer they agree with it and add nothing; elsewhere an app may build links from them,
     so they must not be an unkeyed input (house rule 10).
     """
+    if not any([get(name) is not None for name in FORWARDED]):
+        return ""
     port = host.rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
     effective = {
         "HTTP_X_FORWARDED_HOST": {host, host.lower()},

@@ -18,6 +18,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from itertools import islice
 from typing import Final, NamedTuple
 
 from .key import Parts, group_targets, prefix_targets, split_key, url_targets
@@ -124,8 +125,8 @@ class Journal:
         """What a worker that stands at `mark` is missing."""
         if mark is not None and self._knows(mark):
             missing = self.mark.seq - mark.seq
-            tail = list(self._records)[len(self._records) - missing :]
-            return Snapshot(self.mark, self.floor, tail, whole=False)
+            tail = list(islice(reversed(self._records), missing))
+            return Snapshot(self.mark, self.floor, tail[::-1], whole=False)
         return Snapshot(self.mark, self.floor, list(self._records), whole=True)
 
     def _knows(self, mark: Mark) -> bool:

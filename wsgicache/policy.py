@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from .entry import Entry, Headers, Terms, intern_terms
+from .entry import Entry, Headers, Terms, intern_pairs, intern_terms
 from .facts import Facts
 from .fields import (
     EMPTY,
@@ -786,7 +786,7 @@ def stored_headers(head: Head, dropped: frozenset[str], length: int) -> Headers:
         headers = tuple([pair for pair in headers if pair[0].lower() not in dropped])
     if head.length is None and head.code not in NO_BODY:
         headers = (*headers, ("Content-Length", str(length)))
-    return headers
+    return intern_pairs(headers)
 
 
 def _dropped(plan: Plan, fields: Mapping[str, str], directives: Directives) -> frozenset[str]:

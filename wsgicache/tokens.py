@@ -44,9 +44,9 @@ def holds_token(body: bytes, coding: str | None) -> bool:
         body = decoded
     lower = body.lower()
     # rfind skips much faster than find or a regular expression, and nearly every page ends here.
-    if lower.rfind(b"<input") >= 0 or lower.rfind(b"<meta") >= 0:
-        if _FIELD.search(lower) is not None:
-            return True
+    has_field = lower.rfind(b"<input") >= 0 or lower.rfind(b"<meta") >= 0
+    if has_field and _FIELD.search(lower) is not None:
+        return True
     return lower.rfind(b"nonce") >= 0 and _NONCE.search(lower) is not None
 
 

@@ -13,13 +13,14 @@ from .answer import answer
 from .capture import App, Capture, Closing, Environ, Header, HeadOnly, StartResponse
 from .collapse import Boarding, State
 from .engine import Engine, Found
-from .entry import AGES, Entry
-from .facts import CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
+from .entry import Entry
+from .facts import CERTIFICATES, CONDITIONALS, FORWARDED, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill
 from .hints import CACHE, HINTS, Hints
-from .key import COOKIE_FIELD, environ_name, select_variant
+from .key import COOKIE_FIELD, environ_name
 from .outcome import Outcome, Reason
 from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
+from .ready import AGES
 
 _MAX_ROUNDS: Final = 4
 """How often a request may find that the flight it waited for is of no use to it."""
@@ -43,7 +44,6 @@ class Middleware:
         if engine.peek is None or not settings.enabled or settings.log:
             self._peek = _peek_nothing
         self._clock = engine.clock
-        self._wall = engine.clock.wall
         self._steady = engine.clock.steady
         self._count_hit = engine.observer.hit
         self._unusual = UNUSUAL | (
@@ -64,7 +64,7 @@ class Middleware:
             get = environ.get
             stamp = self.engine.stamp
             scheme = environ["wsgi.url_scheme"]
-            path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+            path = get("SCRIPT_NAME", "") + environ["PATH_INFO"]
             query = get("QUERY_STRING", "")
             key = f"{path}\0{query}\0{get('HTTP_HOST')}\0{scheme}"
             slot = self._peek(key)
@@ -72,13 +72,12 @@ class Middleware:
                 ready = slot.ready
                 if ready.select is not None:
                     slot.visited = True
-                    slot = self._peek(select_variant(key, ready.select, get))
+                    slot = self._peek(ready.select(key, get))
                     ready = slot.ready if slot is not None and slot.stamp is stamp else None
-                now = self._wall()
+                now = self._steady()
                 if (
                     ready is not None
                     and now < ready.fresh_until
-                    and self._steady() - now < self._clock.behind
                     and environ["REQUEST_METHOD"] == "GET"
                     and (
                         (raw := get("RAW_URI") or get("REQUEST_URI") or path) == path
@@ -87,20 +86,30 @@ class Middleware:
                     and get("HTTP_X_FORWARDED_PROTO", scheme) == scheme
                     and not get("CONTENT_LENGTH")
                     and ((cookie := get("HTTP_COOKIE")) is None or ready.cookies[cookie])
-                    and self._unusual.isdisjoint(environ)
+                    and (self._unusual.isdisjoint(environ) or self._agrees(environ))
                 ):
                     slot.visited = True
                     age = int(now - ready.since)
                     sent = ready.sent
                     if sent[0] != age:
+                        self._clock.check(now)
                         sent = ready.head_at(age)
         except Exception:
             sent = None  # a strange environ, or a clock that went back: the long way knows
         if sent is None:
             return self._serve(environ, start_response)
         self._count_hit()
-        start_response(ready.status, sent[1].copy())
+        start_response(ready.status, [*sent[1]])
         return ready.chunks  # type: ignore[no-any-return]
+
+    def _agrees(self, environ: Environ) -> bool:
+        """Whether what is unusual is only what some proxies and servers set on every request, and says
+        nothing new: forwarded fields that agree with what the app sees, empty user and certificate."""
+        unusual = self._unusual & environ.keys()
+        if not unusual <= _USUAL_BEHIND_PROXIES:
+            return False
+        facts = Facts(environ)
+        return not (facts.forwarded or facts.credentials)
 
     # --- every other request -----------------------------------------------------------------------
 
@@ -424,6 +433,8 @@ class Middleware:
         settled = fill.outcome.settled
         return settled is not None and settled.token == "stored"
 
+
+_USUAL_BEHIND_PROXIES: Final = frozenset((*FORWARDED, *CERTIFICATES, "REMOTE_USER", "SSL_CLIENT_VERIFY"))
 
 _DETAILS: Final = {
     Boarding.NESTED: Reason.BYPASS_NESTED,

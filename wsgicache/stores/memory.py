@@ -83,12 +83,11 @@ class MemoryStore:
                 self._drop(old)
             if slot.size > sieve.max_bytes // 2:
                 return False
+            if sieve.bytes + slot.size > sieve.max_bytes:
+                self._make_room(sieve, slot.size)
             self._slots[key] = slot
             sieve.add(slot)
-            if sieve.bytes <= sieve.max_bytes:
-                return True
-            self._evict(sieve)
-            return key in self._slots
+            return True
 
     def _refuses(self, old: Slot, stored: Stored, token: int) -> bool:
         if not isinstance(stored, Entry) or not isinstance(old.stored, Entry):
@@ -101,8 +100,8 @@ class MemoryStore:
         negative = isinstance(stored, Entry) and stored.terms.negative
         return self._negative if negative else self._main
 
-    def _evict(self, sieve: Sieve) -> None:
-        for slot in sieve.evict():
+    def _make_room(self, sieve: Sieve, size: int) -> None:
+        for slot in sieve.make_room(size):
             self._evicted += 1
             self._slots.pop(slot.key, None)
 

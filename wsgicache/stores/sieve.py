@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..entry import Ready, Stored
+from ..entry import Stored
+from ..ready import Ready, ReadyVariants
 
 
 class Slot:
@@ -27,7 +28,7 @@ class Slot:
         self.token = token
         self.visited = False
         self.stamp: object = None
-        self.ready: Ready | None = None
+        self.ready: Ready | ReadyVariants | None = None
         self.newer: Slot | None = None
         self.older: Slot | None = None
 
@@ -68,9 +69,13 @@ class Sieve:
         slot.newer = slot.older = None
         self.bytes -= slot.size
 
-    def evict(self) -> Iterator[Slot]:
-        """Remove slots until the budget holds, and say which."""
-        while self.bytes > self.max_bytes:
+    def make_room(self, size: int) -> Iterator[Slot]:
+        """Remove slots until `size` more bytes fit, and say which.
+
+        Called before the newcomer enters: nobody can have asked for it yet, so the hand would take it
+        whenever all others are popular, and no new page could ever get in.
+        """
+        while self.bytes + size > self.max_bytes:
             slot = self._hand or self._oldest
             while slot is not None and slot.visited:
                 slot.visited = False
