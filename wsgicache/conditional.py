@@ -142,8 +142,11 @@ def may_freshen(
     """Whether a 304 with the new validators is about the stored response (RFC 9111 §4.3.4).
 
     A strong ETag decides alone. Otherwise every validator that the 304 has must be that of the
-    stored response; a 304 that has none fits only a response that has none.
+    stored response. A 304 need not repeat Last-Modified (RFC 9110 §15.4.5): one that has no
+    validator at all is about the stored response too, because the request named that one alone.
     """
+    if new_etag is None and new_last_modified is None:
+        return True
     new = None if new_etag is None else parse_etag(new_etag)
     old = None if stored_etag is None else parse_etag(stored_etag)
     if new is not None and not new.weak:

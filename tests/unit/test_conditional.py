@@ -246,8 +246,8 @@ def test_every_merged_line_comes_from_one_side_as_a_whole(stored, fresh):
         (None, MODIFIED, None, LATER, False),
         (None, None, None, MODIFIED, False),
         (None, None, None, None, True),
-        ('"1"', None, None, None, False),
-        (None, MODIFIED, None, None, False),
+        ('"1"', None, None, None, True),  # nothing else was asked about
+        (None, MODIFIED, None, None, True),
         ("junk", "junk", "junk", "junk", True),  # no validators on either side
         ('"1"', None, "1", None, False),
     ],
