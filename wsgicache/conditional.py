@@ -19,7 +19,7 @@ _IN_A_304: Final = frozenset(
     {"cache-control", "cache-groups", "content-location", "date", "etag", "expires", "vary"}
 )
 # Of a 304, what says nothing of the stored body (RFC 9111 §3.2): many an app sends a default
-# Content-Type or a Content-Length of 0 with its 304. Set-Cookie is for one client only.
+# Content-Type or a Content-Length of 0 with its 304.
 _NOT_UPDATED: Final = frozenset(
     {
         "age",
@@ -27,9 +27,10 @@ _NOT_UPDATED: Final = frozenset(
         "content-length",
         "content-range",
         "content-type",
-        "set-cookie",
     }
 )
+COOKIES: Final = frozenset({"set-cookie", "set-cookie2"})
+"""Response fields that are for one client, unless the profile stores them."""
 
 
 def not_modified(
@@ -109,16 +110,17 @@ def _repeated(name: str, has_etag: bool) -> bool:
     return name in _IN_A_304 or name.endswith("-cache-control")
 
 
-def merge_304(stored: Headers, fresh: Headers) -> tuple[tuple[str, str], ...]:
+def merge_304(stored: Headers, fresh: Headers, *, cookies: bool = False) -> tuple[tuple[str, str], ...]:
     """Return the stored header lines as a 304 with the lines `fresh` updates them.
 
     All stored lines of a name give way to all fresh ones, in their place; new names come last
-    (RFC 9111 §3.2). Neither side's Age is kept: it belongs to one moment.
+    (RFC 9111 §3.2). Neither side's Age is kept: it belongs to one moment. Set-Cookie is updated
+    only where `cookies` says that it is stored at all.
     """
     updates: dict[str, list[tuple[str, str]]] = {}
     for line in end_to_end(fresh):
         name = line[0].lower()
-        if name not in _NOT_UPDATED:
+        if name not in _NOT_UPDATED and (cookies or name not in COOKIES):
             updates.setdefault(name, []).append(line)
     merged: list[tuple[str, str]] = []
     for line in stored:

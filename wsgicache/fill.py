@@ -11,7 +11,7 @@ from typing import Any
 
 from .answer import Answer, answer, not_modified_answer
 from .collapse import Flight
-from .conditional import may_freshen, merge_304, not_modified
+from .conditional import COOKIES, may_freshen, merge_304, not_modified
 from .engine import Engine, Found
 from .entry import Entry, Headers, intern_terms, make_etag
 from .fields import parse_etag
@@ -174,8 +174,9 @@ class Fill:
             fields.get("last-modified"),
         ):
             return Action.AGAIN
-        self.passed_on = tuple([pair for pair in head.headers if pair[0].lower() in _FOR_THE_CLIENT])
-        merged = Head(entry.terms.status, merge_304(entry.headers, head.headers))
+        keeps = self.admission.plan.keeps_cookies
+        self.passed_on = () if keeps else tuple([pair for pair in head.headers if pair[0].lower() in COOKIES])
+        merged = Head(entry.terms.status, merge_304(entry.headers, head.headers, cookies=keeps))
         merged.fields.update({name: fields[name] for name in _OF_THE_304 if name in fields})
         self.head = merged
         self.settlement = settle(self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at)
@@ -332,10 +333,7 @@ def _with_headers(entry: Entry, head: Head) -> Entry:
     )  # fmt: skip
 
 
-_FOR_THE_CLIENT = frozenset({"set-cookie", "set-cookie2"})
-"""Fields of a 304 that are never stored by it, but meant for the client that asked."""
-
-_OF_THE_304 = ("age", "set-cookie", "set-cookie2")
+_OF_THE_304 = ("age", *COOKIES)
 """Fields that the stored response does not take over, but that decide what becomes of it."""
 
 _UNRELATED = frozenset(

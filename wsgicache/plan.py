@@ -70,6 +70,11 @@ class Plan:
     settled: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
     """What `policy.settle` remembers: another plan's settings would decide otherwise."""
 
+    @property
+    def keeps_cookies(self) -> bool:
+        """Whether Set-Cookie is part of what is stored (house rule 7)."""
+        return self.profile.store_set_cookie and not self.strip_set_cookie
+
     def ttl_for(self, status: int) -> int | None:
         """Seconds for a response with this status that states no lifetime; None where no ttl applies."""
         if self.statuses is not None:

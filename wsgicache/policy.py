@@ -791,7 +791,7 @@ def stored_headers(head: Head, dropped: frozenset[str], length: int) -> Headers:
 
 def _dropped(plan: Plan, fields: Mapping[str, str], directives: Directives) -> frozenset[str]:
     """Names that are never stored: hop by hop, listed in Connection, field forms, the drop list."""
-    dropped = _always_dropped(plan.drop_fields, plan.profile.store_set_cookie)
+    dropped = _always_dropped(plan.drop_fields, plan.keeps_cookies)
     connection = fields.get("connection")
     control = fields.get("cache-control")
     if connection is not None:
