@@ -320,7 +320,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
         Option(
             "drop_fields", optional(read_fields), None, "field names",
             "Response fields left out of the stored copy. Default: fields that name one user or hop in "
-            "the safe profile, Clear-Site-Data in rfc. Start with + to add.",
+            "the safe profile, none in rfc (RFC 9111 §3.1). Start with + to add to the former.",
         ),
         Option(
             "targeted_fields", read_fields, ("wsgicache-cache-control", "cdn-cache-control"),

@@ -60,7 +60,7 @@ RFC: Final = Profile(
     refuse_overrides=False,
     search_tokens=False,
     normalise_encoding=False,
-    drop_fields=("clear-site-data",),
+    drop_fields=(),
 )
 
 PROFILES: Final = {"safe": SAFE, "rfc": RFC}
