@@ -200,9 +200,6 @@ class Reason(Enum):
     NOT_STORED_METHOD = (
         Phase.SETTLE, "-", "Only the answer to a GET is stored.", "RFC 9111 §3",
     )  # fmt: skip
-    NOT_STORED_BYPASS = (
-        Phase.SETTLE, "-", "The request bypassed the cache.", "RFC 9211 §2.2",
-    )  # fmt: skip
     NOT_STORED_RANGE = (
         Phase.SETTLE, "-",
         "The request asked for a range, so the answer may be a part.", "RFC 9111 §3.3",

@@ -485,8 +485,6 @@ def _settle(admission: Admission, head: Head, hints: Hints, now: float) -> Settl
 
 
 def _asked_aside(admission: Admission, hints: Hints, ignored: bool) -> Reason | None:
-    if admission.reason is not None:
-        return Reason.NOT_STORED_BYPASS
     if ignored or hints.ignored:
         return Reason.NOT_STORED_IGNORED
     if hints.personal or hints.session_accessed:
