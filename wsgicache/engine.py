@@ -260,7 +260,7 @@ class Engine:
             self._store_failed(error)
 
     def _store_failed(self, error: Exception) -> None:
-        self.observer.reasons[Reason.STORE_DOWN].add()
+        self.observer.store_failures.add()
         self.observer.warn_once(
             f"store {type(error).__name__}", "the store failed (%s: %s); pages come from the app",
             type(error).__name__, error,

@@ -30,7 +30,6 @@ class Tally:
         return int(repr(self._count)[6:-1])
 
 
-_OUTSIDE: Final = frozenset({Reason.MISS_MARKER, Reason.CACHE_FAULT, Reason.STORE_DOWN})
 _MISS_TOKENS: Final = frozenset({"uri-miss", "vary-miss", "miss", "stale", "request"})
 
 
@@ -45,6 +44,10 @@ class Observer:
         self.log_decisions = log_decisions
         self.reasons: Final[Mapping[Reason, Tally]] = {reason: Tally() for reason in Reason}
         self.collapsed = Tally()
+        self.unjudged = Tally()
+        """Requests that a fault of the cache left to the app alone."""
+        self.store_failures = Tally()
+        """Calls of the store that failed, however many requests they concerned."""
         self.refreshes = Tally()
         self.refreshes_failed = Tally()
         self.hit: Callable[[], int] = self.reasons[Reason.HIT].add
@@ -54,7 +57,10 @@ class Observer:
 
     def record(self, outcome: Outcome) -> None:
         """Count an outcome, and log it where that was chosen."""
-        self.reasons[outcome.reason].add()
+        if outcome.reason is Reason.CACHE_FAULT:
+            self.unjudged.add()  # the fault itself was counted where it happened
+        else:
+            self.reasons[outcome.reason].add()
         if outcome.settled is not None:
             self.reasons[outcome.settled].add()
         if outcome.detail is not None and outcome.detail is not outcome.settled:
@@ -104,19 +110,14 @@ class Observer:
         """Counters since the start of this process.
 
         `hit_ratio` is hits / (hits + misses) and `coverage` (hits + misses) / all requests, None before
-        the first; bypass and miss-marker traffic never hide in the first.
+        the first; bypass and miss-marker traffic never hide in the first. A stale page in place of an
+        error is a miss: the request went to the app, and an outage must not look healthy.
         """
         counts = {reason: tally.value for reason, tally in self.reasons.items()}
         hits = sum(n for reason, n in counts.items() if reason.is_hit)
-        hits += counts[Reason.HIT_STALE_IF_ERROR]
-        stale = sum(n for reason, n in counts.items() if reason.name.startswith("HIT_"))
-        requests = sum(n for reason, n in counts.items() if reason in _DECISIONS)
-        misses = sum(
-            n
-            for reason, n in counts.items()
-            if reason in _DECISIONS and reason.token in _MISS_TOKENS and reason not in _OUTSIDE
-        )
-        misses -= counts[Reason.HIT_STALE_IF_ERROR] + counts[Reason.MISS_MARKER]
+        stale = hits - counts[Reason.HIT]
+        requests = sum(counts[reason] for reason in _DECISIONS) + self.unjudged.value
+        misses = sum(counts[reason] for reason in _MISSES) - counts[Reason.MISS_MARKER]
         return {
             "requests": requests,
             "hits": hits,
@@ -125,6 +126,7 @@ class Observer:
             "collapsed": self.collapsed.value,
             "refreshes": self.refreshes.value,
             "refreshes_failed": self.refreshes_failed.value,
+            "store_failures": self.store_failures.value,
             "hit_ratio": hits / (hits + misses) if hits + misses else None,
             "coverage": (hits + misses) / requests if requests else None,
             "reasons": {reason.name: n for reason, n in counts.items() if n},
@@ -132,9 +134,13 @@ class Observer:
 
 
 _DECISIONS: Final = frozenset(r for r in Reason if r.phase in (Phase.ADMIT, Phase.JUDGE)) | {
-    Reason.STORE_DOWN
+    Reason.HIT_STALE_IF_ERROR,
+    Reason.STORE_DOWN,
 }
-"""Reasons of which each request has exactly one; the others say more about it."""
+"""Reasons of which each judged request has exactly one; the others say more about it."""
+
+_MISSES: Final = frozenset(r for r in _DECISIONS if r.token in _MISS_TOKENS and r is not Reason.STORE_DOWN)
+"""Decisions for which the app was asked although the store might have answered."""
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:
