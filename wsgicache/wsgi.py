@@ -306,6 +306,9 @@ class Middleware:
             if found.reason.is_hit:
                 return self._deliver(environ, start_response, admission, found)
             flight = None
+        if detail is Reason.BYPASS_NESTED:
+            outcome = Outcome(detail, key=admission.key, rule=admission.plan.label)
+            return self._watch(environ, start_response, outcome)
         fill = Fill(self.engine, admission, found, flight, hints)
         fill.outcome.detail = detail
         return self._run(environ, start_response, fill)
