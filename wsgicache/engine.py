@@ -213,6 +213,7 @@ class Engine:
     def _keep(self, entry: Entry, found: Found, token: int) -> tuple[Reason, Entry]:
         if self.peek is None:
             entry = with_etag(entry)
+        self._follow(self.store.get([])[1])  # what was purged while the app was working
         key = variant_key(entry.key, entry.values) if entry.terms.varying else entry.key
         if self._index.verdict(entry.born, entry.key, entry.terms.groups) is Verdict.HARD:
             return Reason.NOT_STORED_RACED, entry
