@@ -74,7 +74,7 @@ class Engine:
         self.rules: Final = rules
         self.plans: Final[Sequence[Plan]] = plans_for(settings, rules)
         self.observer: Final = Observer(settings.log)
-        self.store: Final[Store] = _store_from(settings)
+        self.store: Final[Store] = _store_from(settings).namespaced(settings.namespace)
         self.peek: Final[Peek | None] = getattr(self.store, "peek", None)
         self.clock: Final = Clock(settings.clock, self._stepped_back)
         self.collapse: Final = Collapse(settings.max_followers, settings.slow_client_grace)

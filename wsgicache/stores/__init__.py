@@ -61,6 +61,13 @@ class Store(Protocol):
         """What a follower of the journal that stands at `mark` is missing."""
         ...
 
+    def namespaced(self, namespace: str) -> Store:
+        """The part of the store that belongs to a namespace: its own entries and its own journal.
+
+        "" is the part that the store itself is.
+        """
+        ...
+
     def scan(self, prefix: str = "") -> Iterator[Stored]:
         """Everything stored under keys that start with `prefix`; never used to answer a request."""
         ...

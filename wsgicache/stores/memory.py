@@ -25,6 +25,31 @@ NEGATIVE_SHARE: Final = 20
 _SLOT_BYTES: Final = 200
 """A slot, its place in the dictionary, and what the allocator rounds up."""
 
+_KEY_BYTES: Final = 64
+"""A key that is not the entry's own, beside its text: a variant's."""
+
+
+class _Pool:
+    """What the namespaces of one memory store share: the lock, the budgets, the count of evictions."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.lock = threading.Lock()
+        self.main = Sieve(max_bytes - max_bytes // NEGATIVE_SHARE)
+        self.negative = Sieve(max_bytes // NEGATIVE_SHARE)
+        self.evicted = 0
+        self.rooms: dict[str, MemoryStore] = {}
+        _pools.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: no thread holds the lock any more; what it was changing cannot be trusted."""
+        held = self.lock.locked()
+        self.lock = threading.Lock()
+        if held:
+            for store in list(self.rooms.values()):
+                store.clear()
+            self.main.clear()
+            self.negative.clear()
+
 
 class MemoryStore:
     """Entries in this process, shared by its threads.
@@ -40,21 +65,32 @@ class MemoryStore:
     def __init__(self, max_bytes: int = 64_000_000, journal_limit: int = 65536) -> None:
         if max_bytes < 65536:
             raise ValueError(f"max_bytes = {max_bytes} is too small; give at least 65536 (64KiB)")
-        self._lock = threading.Lock()
+        self._furnish(_Pool(max_bytes), "", journal_limit)
+
+    def _furnish(self, pool: _Pool, namespace: str, journal_limit: int) -> None:
+        self._pool = pool
+        self._main, self._negative = pool.main, pool.negative
         self._slots: dict[str, Slot] = {}
-        self._main = Sieve(max_bytes - max_bytes // NEGATIVE_SHARE)
-        self._negative = Sieve(max_bytes // NEGATIVE_SHARE)
+        self._journal_limit = journal_limit
         self._journal = Journal(journal_limit)
-        self._evicted = 0
         self._watchers: list[weakref.WeakMethod[Callable[[], None]]] = []
         self.mark = self._journal.mark
         self.peek: Callable[[str], Slot | None] = self._slots.get
         """The hit path's look-up: no lock, no call into Python."""
-        _stores.add(self)
+        pool.rooms[namespace] = self
+
+    def namespaced(self, namespace: str) -> MemoryStore:
+        """The part that belongs to a namespace: entries and journal of its own, within one budget."""
+        with self._pool.lock:
+            known = self._pool.rooms.get(namespace)
+            if known is None:
+                known = MemoryStore.__new__(MemoryStore)
+                known._furnish(self._pool, namespace, self._journal_limit)
+            return known
 
     def watch(self, moved: Callable[[], None]) -> None:
         """Have a bound method called whenever the journal has moved, before the mover returns."""
-        with self._lock:
+        with self._pool.lock:
             self._watchers = [known for known in self._watchers if known() is not None]
             self._watchers.append(weakref.WeakMethod(moved))
 
@@ -71,9 +107,12 @@ class MemoryStore:
 
     def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
         """Store under a key, evicting what is asked for least; False where it was refused."""
-        slot = Slot(key, stored, stored.size() + _SLOT_BYTES, token)
+        size = stored.size() + _SLOT_BYTES
+        if len(key) != len(stored.key):
+            size += _KEY_BYTES + len(key)
+        slot = Slot(self._slots, key, stored, size, token)
         sieve = self._sieve_of(stored)
-        with self._lock:
+        with self._pool.lock:
             old = self._slots.get(key)
             if isinstance(stored, Entry) and stored.born.epoch != self.mark.epoch:
                 return False
@@ -102,8 +141,8 @@ class MemoryStore:
 
     def _make_room(self, sieve: Sieve, size: int) -> None:
         for slot in sieve.make_room(size):
-            self._evicted += 1
-            self._slots.pop(slot.key, None)
+            self._pool.evicted += 1
+            slot.home.pop(slot.key, None)
 
     def _drop(self, slot: Slot) -> None:
         del self._slots[slot.key]
@@ -111,7 +150,7 @@ class MemoryStore:
 
     def delete(self, key: str, only: Stored | None = None) -> bool:
         """Forget a key, or only while it holds this very object."""
-        with self._lock:
+        with self._pool.lock:
             slot = self._slots.get(key)
             if slot is None or (only is not None and slot.stored is not only):
                 return False
@@ -120,17 +159,16 @@ class MemoryStore:
 
     def clear(self) -> Mark:
         """Forget everything; everything born before is a miss, also what is still being made."""
-        with self._lock:
+        with self._pool.lock:
             self.mark = self._journal.restart()
-            self._slots.clear()
-            self._main.clear()
-            self._negative.clear()
+            for slot in list(self._slots.values()):
+                self._drop(slot)
             self._tell()
             return self.mark
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
         """Write purges to the journal; in force when this returns."""
-        with self._lock:
+        with self._pool.lock:
             self.mark = self._journal.append(purges, at)
             self._tell()
             return self.mark
@@ -143,24 +181,24 @@ class MemoryStore:
 
     def purges_since(self, mark: Mark | None) -> Snapshot:
         """What a follower of the journal that stands at `mark` is missing."""
-        with self._lock:
+        with self._pool.lock:
             return self._journal.since(mark)
 
     def scan(self, prefix: str = "") -> Iterator[Stored]:
         """Everything stored under keys that start with `prefix`, as it was when this was called."""
-        with self._lock:
+        with self._pool.lock:
             found = [slot.stored for key, slot in self._slots.items() if key.startswith(prefix)]
         return iter(found)
 
     def stats(self) -> Mapping[str, int]:
         """Entries, bytes, budgets, evictions and the length of the purge history."""
-        with self._lock:
+        with self._pool.lock:
             return {
                 "entries": len(self._slots),
                 "bytes": self._main.bytes + self._negative.bytes,
                 "max_bytes": self._main.max_bytes + self._negative.max_bytes,
                 "negative_bytes": self._negative.bytes,
-                "evicted": self._evicted,
+                "evicted": self._pool.evicted,
                 "purges": self.mark.seq,
             }
 
@@ -168,20 +206,13 @@ class MemoryStore:
         """Let go of the entries."""
         self.clear()
 
-    def _after_fork(self) -> None:
-        """In a forked child: no thread holds the lock any more; what it was changing cannot be trusted."""
-        held = self._lock.locked()
-        self._lock = threading.Lock()
-        if held:
-            self.clear()
 
-
-_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+_pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for store in list(_stores):
-        store._after_fork()
+    for pool in list(_pools):
+        pool.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,12 +16,14 @@ from ..ready import Ready, ReadyVariants
 class Slot:
     """A place in the queue: what is stored, the visited flag, and what the hit path needs.
 
-    `stamp` is the engine's stamp under which `ready` was last found valid; the engine sets both.
+    `home` is the dictionary that it is found in. `stamp` is the engine's stamp under which `ready` was last
+    found valid; the engine sets both.
     """
 
-    __slots__ = ("key", "newer", "older", "ready", "size", "stamp", "stored", "token", "visited")
+    __slots__ = ("home", "key", "newer", "older", "ready", "size", "stamp", "stored", "token", "visited")
 
-    def __init__(self, key: str, stored: Stored, size: int, token: int) -> None:
+    def __init__(self, home: dict[str, Slot], key: str, stored: Stored, size: int, token: int) -> None:
+        self.home = home
         self.key = key
         self.stored = stored
         self.size = size

@@ -25,6 +25,12 @@ class FailingStore:
             raise StoreError(f"{method} was told to fail")
         return getattr(self._store, method)(*args, **kwargs)
 
+    def namespaced(self, namespace: str) -> FailingStore:
+        """See `Store.namespaced`; the part fails when the whole does."""
+        part = FailingStore(self._call("namespaced", namespace))
+        part.failing = self.failing
+        return part if namespace else self
+
     def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
         """See `Store.get`."""
         found: tuple[list[Stored | None], Mark] = self._call("get", keys)
