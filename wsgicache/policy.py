@@ -374,10 +374,14 @@ def _allows_stale(facts: Facts, entry: Entry, now: float) -> bool:
 
 
 def usable_on_error(entry: Entry, verdict: Verdict, now: float) -> bool:
-    """Whether a stale entry may stand in for an app that fails (RFC 5861 §4, RFC 9111 §4.2.4)."""
+    """Whether a stale entry may stand in for an app that fails (RFC 5861 §4, RFC 9111 §4.2.4).
+
+    One error is no better than another: a stored 5xx does not.
+    """
     terms = entry.terms
     return (
         verdict is not Verdict.HARD
+        and terms.code < 500
         and terms.stale_if_error > 0
         and not terms.never_stale
         and not terms.always_validate
