@@ -5,7 +5,9 @@ Every fault of a store ends here as a miss with a reason; a fault never reaches 
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from urllib.parse import quote, urljoin
@@ -85,13 +87,22 @@ class Engine:
         self.stamp = object()
         """Replaced whenever the journal moves or a rule is switched: what an armed slot must carry."""
         self._index = PurgeIndex()
-        self._index_lock = threading.Lock()
-        self._variants_lock = threading.Lock()
+        self._new_locks()
         self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
         rules.watch(self._moved)
         watch = getattr(self.store, "watch", None)
         if watch is not None:
             watch(self._moved)
+        _engines.add(self)
+
+    def _new_locks(self) -> None:
+        self._index_lock = threading.Lock()
+        self._variants_lock = threading.Lock()
+
+    def _after_fork(self) -> None:
+        """In a forked child: whoever held a lock does not exist."""
+        self._new_locks()
+        self.observer.after_fork()
 
     def _moved(self) -> None:
         self.stamp = object()
@@ -289,6 +300,18 @@ class Engine:
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
+
+
+_engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _is_noted(record: Variants, key: str, entry: Entry) -> bool:

@@ -55,6 +55,10 @@ class Observer:
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock does not exist."""
+        self._lock = threading.Lock()
+
     def record(self, outcome: Outcome) -> None:
         """Count an outcome, and log it where that was chosen."""
         if outcome.reason is Reason.CACHE_FAULT:
