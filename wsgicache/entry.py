@@ -137,16 +137,20 @@ class Entry:
 
     def size(self) -> int:
         """Bytes that the entry holds in memory beside interned parts, roughly but not too low."""
-        return (
+        size = (
             _ENTRY_BYTES
             + len(self.body)
             + len(self.key)
             + sum([_PAIR_BYTES + len(name) + len(value) for name, value in self.headers])
         )
+        if self.values or self.terms.groups:
+            size += sum([_TEXT_BYTES + len(text) for text in (*self.values, *self.terms.groups) if text])
+        return size
 
 
 _ENTRY_BYTES: Final = 380
 _PAIR_BYTES: Final = 64
+_TEXT_BYTES: Final = 64
 
 
 @dataclass(slots=True, eq=False)
