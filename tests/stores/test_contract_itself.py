@@ -22,6 +22,11 @@ class BytesStore:
         self._lock = threading.Lock()
         self._rows = {}
         self._journal = Journal(limit=200)
+        self._parts = {"": self}
+
+    def namespaced(self, namespace):
+        with self._lock:
+            return self._parts.setdefault(namespace, type(self)() if namespace else self)
 
     @staticmethod
     def _hashed(key):

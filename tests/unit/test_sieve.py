@@ -8,7 +8,7 @@ from wsgicache.stores.sieve import Sieve, Slot
 
 
 def slot(key, size=1):
-    return Slot(key, None, size, 0)
+    return Slot({}, key, None, size, 0)
 
 
 class Model:

@@ -331,6 +331,46 @@ class StoreContract:
         expect((snapshot.whole, list(snapshot.records)), (True, []), "the history for a follower")
         expect(self.put(self.entry("/new")), True, "set of an entry from after")
 
+    # --- namespaces --------------------------------------------------------------------------------
+
+    def test_a_namespace_has_entries_of_its_own(self) -> None:
+        """The same key in two of them is two places; clearing one leaves the other."""
+        parts = [self.store, self.store.namespaced("a"), self.store.namespaced("b\0\r\n\ud800 ")]
+        for number, part in enumerate(parts):
+            born = part.get([])[1]
+            stored = part.set("/a", self.entry("/a", str(number).encode(), born), time.time() + 3600)
+            expect(stored, True, f"set in part {number}")
+        self._expect_bodies(parts, [b"0", b"1", b"2"])
+        expect([len(list(part.scan())) for part in parts], [1, 1, 1], "entries that scan gives")
+        parts[1].clear()
+        self._expect_bodies(parts, [b"0", None, b"2"])
+        parts[2].delete("/a")
+        self._expect_bodies(parts, [b"0", None, None])
+
+    def _expect_bodies(self, parts: Sequence[Store], bodies: Sequence[bytes | None]) -> None:
+        for part, body in zip(parts, bodies, strict=True):
+            found = part.get(["/a"])[0][0]
+            expect(found.body if isinstance(found, Entry) else found, body, "what a part holds")
+
+    def test_a_namespace_has_a_journal_of_its_own(self) -> None:
+        """A purge in one is none in another, and their epochs differ."""
+        part = self.store.namespaced("a")
+        here, there = self.mark, part.get([])[1]
+        expect(here.epoch != there.epoch, True, "whether the epochs differ")
+        moved = part.append([Purge(Kind.ALL, "")], 1.0)
+        expect((self.mark, part.get([])[1]), (here, moved), "the two marks")
+        expect(list(self.store.purges_since(here).records), [], "purges here")
+        expect(len(part.purges_since(there).records), 1, "purges there")
+
+    def test_a_namespace_is_the_same_whoever_asks(self) -> None:
+        """Two callers share it; "" is the store itself."""
+        one, two = self.store.namespaced("a"), self.store.namespaced("a")
+        one.set("/a", self.entry("/a", b"body", one.get([])[1]), time.time() + 3600)
+        expect(two.get(["/a"])[0][0] is not None, True, "whether the other sees the entry")
+        expect(two.append([Purge(Kind.ALL, "")], 1.0), one.get([])[1], "the mark that the other sees")
+        self.put(self.entry("/b"))
+        expect(self.store.namespaced("").get(["/b"])[0][0] is not None, True, 'whether "" is the store')
+
     # --- the journal -------------------------------------------------------------------------------
 
     def test_purges_are_numbered_in_order(self) -> None:
