@@ -334,7 +334,7 @@ def _store_from(settings: Settings) -> Store:
             return open_store(given, settings.max_bytes)
         except ValueError as error:
             raise OptionError(f"store: {error}") from None
-    if not isinstance(given, Store):
+    if isinstance(given, type) or not isinstance(given, Store):
         raise OptionError(
             f"store = {given!r} is no store; give a URL such as memory:// or an object with the methods "
             "of wsgicache.Store"

@@ -235,4 +235,7 @@ def open_memory(url: str, max_bytes: int) -> MemoryStore:
             max_bytes = read_bytes(value)
         except ValueError as error:
             raise ValueError(f"{url!r}: max_bytes = {value!r}: {error}") from None
-    return MemoryStore(max_bytes)
+    try:
+        return MemoryStore(max_bytes)
+    except ValueError as error:
+        raise ValueError(f"{url!r}: {error}") from None
