@@ -198,7 +198,7 @@ class Engine:
         if slot.stamp is stamp and (slot.ready is None or getattr(slot.ready, "shift", shift) == shift):
             return
         if isinstance(stored, Variants):
-            slot.ready = ReadyVariants(selectors(stored.fields, self._normalisers))
+            slot.ready = ReadyVariants(stored.key, selectors(stored.fields, self._normalisers))
         else:
             slot.ready = ready(stored, cookie_pass(plan.cookies, stored.terms), shift)
         slot.stamp = stamp

@@ -21,19 +21,14 @@ AGES: Final = NamedSeconds("Age", str)
 HIT_LINES: Final = NamedSeconds("Cache-Status", hit_line)
 """Ready Cache-Status fields of fresh hits, by remaining lifetime."""
 
-Sent = tuple[int, list[tuple[str, str]]]
-"""An age in seconds, and the whole head of a hit at that age."""
-
-_UNSENT: Final[Sent] = (-1, [])
-
 
 @dataclass(slots=True, eq=False)
 class Ready:
     """An entry as the hit path needs it, and nothing else.
 
-    `cookies` says which Cookie fields leave the hit as it is. `sent` is the whole head as it was last sent:
-    it changes once a second, however many hits there are; what is hit less often keeps none. `shift` is
-    the difference of the two clocks by which the instants were made.
+    `cookies` says which Cookie fields leave the hit as it is. `sent` is the whole head, right while the
+    clock is before `until`: it changes once a second, however many hits there are; an entry that is hit
+    less often keeps none. `shift` is the difference of the two clocks by which the instants were made.
     """
 
     status: Final[str]
@@ -44,19 +39,27 @@ class Ready:
     lifetime: Final[int]
     shift: Final[float]
     cookies: Final[Mapping[str, bool]]
-    select: Final[None] = None
-    sent: Sent = _UNSENT
+    keys: Final[None] = None
+    until: float = float("-inf")
+    sent: list[tuple[str, str]] | None = None
     last: int = -1
 
-    def head_at(self, age: int) -> Sent:
-        """The whole head of a fresh hit at an age in seconds.
+    def head_at(self, now: float) -> list[tuple[str, str]]:
+        """The whole head of a fresh hit.
+
+        Args:
+            now: the monotonic clock.
 
         Raises:
-            LookupError: the age is negative: a clock went back.
+            LookupError: it is not fresh, or its age is negative: a clock went back.
         """
-        sent = (age, [*self.head, AGES[age], HIT_LINES[self.lifetime - age]])
-        if self.last == age:
-            self.sent = sent
+        if now >= self.fresh_until:
+            raise LookupError("stale")
+        age = int(now - self.since)
+        sent = [*self.head, AGES[age], HIT_LINES[self.lifetime - age]]
+        if self.last == age:  # the second hit in this second
+            self.sent = sent  # before `until`, which says that it may be read
+            self.until = min(self.fresh_until, self.since + age + 1)
         self.last = age
         return sent
 
@@ -81,26 +84,34 @@ def ready(entry: Entry, cookies: Mapping[str, bool], shift: float) -> Ready:
 
 
 class ReadyVariants:
-    """A record of varying fields as the hit path needs it: `select(key, get)` gives the second key.
+    """A record of varying fields as the hit path needs it: the way to the second key.
 
-    Where one field varies, the keys of its usual values are remembered.
+    Where one field varies, `keys[value]` is the key for a value of `field`; else `field` is None, and
+    `select` makes the key.
     """
 
-    __slots__ = ("_chosen", "_field", "_keys")
+    __slots__ = ("_chosen", "field", "keys")
 
-    def __init__(self, chosen: tuple[Selector, ...]) -> None:
+    def __init__(self, base: str, chosen: tuple[Selector, ...]) -> None:
         self._chosen = chosen
-        self._field = chosen[0].environ_name if len(chosen) == 1 else None
-        self._keys: dict[str | None, str] = {}
+        self.field = chosen[0].environ_name if len(chosen) == 1 else None
+        self.keys = _KeyOfValue(base, chosen[:1])
 
     def select(self, base: str, get: Callable[[str], Any]) -> str:
         """The variant key for an environ whose cookies do not count."""
-        if self._field is None:
-            return select_variant(base, self._chosen, get)
-        value = get(self._field)
-        key = self._keys.get(value)
-        if key is None:
-            key = select_variant(base, self._chosen, get)
-            if len(self._keys) < 256 and (value is None or len(value) <= 256):
-                self._keys[value] = key
+        return select_variant(base, self._chosen, get)
+
+
+class _KeyOfValue(dict[str | None, str]):
+    """Variant keys by the raw value of the one varying field; the usual values are remembered."""
+
+    def __init__(self, base: str, chosen: tuple[Selector, ...]) -> None:
+        super().__init__()
+        self._base = base
+        self._chosen = chosen
+
+    def __missing__(self, value: str | None) -> str:
+        key = select_variant(self._base, self._chosen, lambda name: value)
+        if len(self) < 256 and (value is None or len(value) <= 256):
+            self[value] = key
         return key

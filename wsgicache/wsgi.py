@@ -14,9 +14,9 @@ from .capture import App, Capture, Closing, Environ, Header, HeadOnly, StartResp
 from .collapse import Boarding, State
 from .engine import Engine, Found
 from .entry import Entry
-from .facts import CERTIFICATES, CONDITIONALS, FORWARDED, SECRET_HEADER, UNUSUAL, Facts
+from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill
-from .hints import CACHE, HINTS, Hints
+from .hints import CACHE, HINTS, IGNORE, Hints
 from .key import COOKIE_FIELD, environ_name
 from .outcome import Outcome, Reason
 from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
@@ -66,18 +66,18 @@ class Middleware:
             scheme = environ["wsgi.url_scheme"]
             path = get("SCRIPT_NAME", "") + environ["PATH_INFO"]
             query = get("QUERY_STRING", "")
-            key = f"{path}\0{query}\0{get('HTTP_HOST')}\0{scheme}"
+            key = f"{path}\0{query}\0{environ['HTTP_HOST']}\0{scheme}"
             slot = self._peek(key)
             if slot is not None and slot.stamp is stamp:
                 ready = slot.ready
-                if ready.select is not None:
+                if ready.keys is not None:  # the response varies: a second key
                     slot.visited = True
-                    slot = self._peek(ready.select(key, get))
+                    field = ready.field
+                    key = ready.keys[get(field)] if field is not None else ready.select(key, get)
+                    slot = self._peek(key)
                     ready = slot.ready if slot is not None and slot.stamp is stamp else None
-                now = self._steady()
                 if (
                     ready is not None
-                    and now < ready.fresh_until
                     and environ["REQUEST_METHOD"] == "GET"
                     and (
                         (raw := get("RAW_URI") or get("REQUEST_URI") or path) == path
@@ -89,27 +89,28 @@ class Middleware:
                     and (self._unusual.isdisjoint(environ) or self._agrees(environ))
                 ):
                     slot.visited = True
-                    age = int(now - ready.since)
-                    sent = ready.sent
-                    if sent[0] != age:
+                    now = self._steady()
+                    if now < ready.until:
+                        sent = ready.sent
+                    else:
                         self._clock.check(now)
-                        sent = ready.head_at(age)
+                        sent = ready.head_at(now)
         except Exception:
-            sent = None  # a strange environ, or a clock that went back: the long way knows
+            sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
             return self._serve(environ, start_response)
         self._count_hit()
-        start_response(ready.status, [*sent[1]])
+        start_response(ready.status, [*sent])
         return ready.chunks  # type: ignore[no-any-return]
 
     def _agrees(self, environ: Environ) -> bool:
         """Whether what is unusual is only what some proxies and servers set on every request, and says
-        nothing new: forwarded fields that agree with what the app sees, empty user and certificate."""
-        unusual = self._unusual & environ.keys()
-        if not unusual <= _USUAL_BEHIND_PROXIES:
-            return False
-        facts = Facts(environ)
-        return not (facts.forwarded or facts.credentials)
+        nothing new."""
+        for name in self._unusual & environ.keys():
+            says_nothing = _SAYS_NOTHING.get(name)
+            if says_nothing is None or not says_nothing(environ[name], environ):
+                return False
+        return True
 
     # --- every other request -----------------------------------------------------------------------
 
@@ -437,7 +438,27 @@ class Middleware:
         return settled is not None and settled.token == "stored"
 
 
-_USUAL_BEHIND_PROXIES: Final = frozenset((*FORWARDED, *CERTIFICATES, "REMOTE_USER", "SSL_CLIENT_VERIFY"))
+def _is_empty(value: Any, environ: Environ) -> bool:
+    return not value
+
+
+def _is_port(value: str, environ: Environ) -> bool:
+    host: str = environ["HTTP_HOST"]
+    if ":" in host.rpartition("]")[2]:
+        return host.endswith(f":{value}")
+    return value == ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+
+
+_SAYS_NOTHING: Final[Mapping[str, Callable[[Any, Environ], bool]]] = {
+    "HTTP_X_FORWARDED_HOST": lambda value, environ: bool(value == environ["HTTP_HOST"]),
+    "HTTP_X_FORWARDED_PORT": _is_port,
+    "HTTP_X_FORWARDED_SCHEME": lambda value, environ: bool(value == environ["wsgi.url_scheme"]),
+    "HTTP_X_FORWARDED_PREFIX": lambda value, environ: bool(value == environ.get("SCRIPT_NAME", "")),
+    "SSL_CLIENT_VERIFY": lambda value, environ: value != "SUCCESS",
+    **dict.fromkeys(("REMOTE_USER", *CERTIFICATES, IGNORE), _is_empty),
+}
+"""Unusual environ keys that may well be there, and when they tell the cache nothing: they agree with what
+the app sees anyway (house rule 10), or are empty."""
 
 _DETAILS: Final = {
     Boarding.NESTED: Reason.BYPASS_NESTED,
