@@ -366,17 +366,17 @@ class Middleware:
     def _environ_for_fill(self, environ: Environ, fill: Fill) -> Environ:
         """What the app sees when its answer may be stored: unkeyed means unseen (house rule 6).
 
-        A request that is answered for itself alone (a visitor's cookie, credentials) goes on as it came.
+        That holds for a visitor's request too, for its answer may turn out to be public; but its cookies and
+        credentials are the app's to see, and its conditionals the app's to judge.
         """
         admission = fill.admission
-        if admission.personal is not None or admission.cookies.lookup_only:
-            return environ
         changes = _changes(environ, admission)
-        if admission.facts.conditional:
-            fill.stripped = True
-            changes.update(dict.fromkeys(CONDITIONALS))
-        if fill.found.entry is not None:
-            changes.update(fill.validators())
+        if admission.personal is None and not admission.cookies.lookup_only:
+            if admission.facts.conditional:
+                fill.stripped = True
+                changes.update(dict.fromkeys(CONDITIONALS))
+            if fill.found.entry is not None:
+                changes.update(fill.validators())
         if not changes:
             return environ
         seen = {**environ, **changes}
