@@ -7,6 +7,7 @@ to say. The first reason in a row decides.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -120,12 +121,20 @@ def _sift(header: str, plan: CookiePlan) -> Cookies:
         return Cookies(text, text, named, False, False)
     if not plan.bypass:
         return Cookies(header, header, {}, False, False)
-    rest = [pair for pair in pairs if not matches_any(pair[0], plan.harmless)]
+    rest = [pair for pair in pairs if not matches_any(pair[0], plan.harmless) or _hides_another(pair[1])]
     if not rest:
         return NO_COOKIES
-    if all(matches_any(name, plan.lookup_only) for name, _ in rest):
+    if all(matches_any(name, plan.lookup_only) and not _hides_another(pair) for name, pair in rest):
         return Cookies(header, None, {}, False, True)
     return Cookies(header, header, {}, True, False)
+
+
+def _hides_another(pair: str) -> bool:
+    """Whether a cookie's text holds a second one: servers join two Cookie lines with a comma."""
+    return "," in pair and _SECOND_COOKIE.search(pair) is not None
+
+
+_SECOND_COOKIE: Final = re.compile(r",\s*[^\s,;=]+=")
 
 
 _sifted = lru_cache(maxsize=4096)(_sift)
