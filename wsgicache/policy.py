@@ -322,10 +322,6 @@ def judge(admission: Admission, entry: Entry, verdict: Verdict, now: float) -> R
         return barred
     if terms.always_validate:
         return Reason.STALE_NO_CACHE
-    if admission.plan.profile.obey_request:
-        refused = _refused_by_request(admission.facts, entry, now)
-        if refused is not None:
-            return refused
     return _judge_age(admission, entry, verdict, now)
 
 
@@ -345,30 +341,30 @@ def _judge_age(admission: Admission, entry: Entry, verdict: Verdict, now: float)
     if entry.since > now + 1:  # from the future: a clock went back, so its age is unknown
         return Reason.STALE
     soft = verdict is Verdict.SOFT
+    refused = admission.plan.profile.obey_request and _refused_by_request(admission.facts, entry, now)
     if now < entry.fresh_until and not soft:
-        return Reason.HIT
-    if not entry.terms.never_stale:
-        if now < entry.stale_while_revalidate_until and entry.terms.stale_while_revalidate:
+        return Reason.REQUEST_DIRECTIVE if refused else Reason.HIT
+    terms = entry.terms
+    if not terms.never_stale:
+        if terms.stale_while_revalidate and now < entry.stale_while_revalidate_until and not refused:
             return Reason.HIT_STALE_WHILE_REVALIDATE
         if admission.plan.profile.obey_request and not soft and _allows_stale(admission.facts, entry, now):
             return Reason.HIT_MAX_STALE
     return Reason.STALE_PURGED if soft else Reason.STALE
 
 
-def _refused_by_request(facts: Facts, entry: Entry, now: float) -> Reason | None:
-    """Whether the request's directives refuse a response that is fresh (RFC 9111 §5.2.1)."""
+def _refused_by_request(facts: Facts, entry: Entry, now: float) -> bool:
+    """Whether the request's directives refuse what is stored unless it is validated (RFC 9111 §5.2.1)."""
     directives = request_directives(facts)
-    if not directives or now >= entry.fresh_until:
-        return None
+    if not directives:
+        return False
     max_age = directives.seconds("max-age")
     min_fresh = directives.seconds("min-fresh")
-    if (
+    return (
         "no-cache" in directives
         or (max_age is not None and now - entry.since > max_age)
         or (min_fresh is not None and entry.fresh_until - now < min_fresh)
-    ):
-        return Reason.REQUEST_DIRECTIVE
-    return None
+    )
 
 
 def _allows_stale(facts: Facts, entry: Entry, now: float) -> bool:
