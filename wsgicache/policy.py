@@ -26,7 +26,7 @@ from .fields import (
     targeted,
     vary_names,
 )
-from .freshness import Lifetime, explicit_lifetime, heuristic_lifetime, initial_age
+from .freshness import HEURISTIC_STATUSES, Lifetime, explicit_lifetime, heuristic_lifetime, initial_age
 from .hints import Hints
 from .journal import Mark, Verdict
 from .key import (
@@ -688,7 +688,8 @@ def _terms_for(
     always = "no-cache" in directives and not directives.names("no-cache") and not plan.override
     validator = "etag" in fields or "last-modified" in fields
     if lifetime is None:
-        if not (plan.profile.store_no_cache and validator):
+        needs_none = head.code in HEURISTIC_STATUSES or "public" in directives  # RFC 9111 §3
+        if not (plan.profile.store_no_cache and validator and needs_none):
             return Settlement(Reason.NOT_STORED_NO_LIFETIME)
         lifetime = Lifetime(0, "none")
     groups = groups_of(plan, fields, hints)
