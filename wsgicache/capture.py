@@ -324,6 +324,7 @@ class Capture:
     def _send(self, status: str, headers: list[Header]) -> None:
         """Give the head to the server, with Cache-Status appended (RFC 9211 §2)."""
         line = self._fill.outcome.cache_status(show_key=self._show_key)
+        headers = without(headers, self._fill.engine.consumed)
         self._sent = True
         self._write = self._start_response(status, [*headers, ("Cache-Status", line)])
 
@@ -516,27 +517,38 @@ def _bytes(chunk: object) -> bytes:
     return chunk if type(chunk) is bytes else bytes(chunk)  # type: ignore[call-overload]
 
 
+def without(headers: list[Header], names: frozenset[str]) -> list[Header]:
+    """Fields without those that are for this cache alone (RFC 9213 §2.2 leaves that to us)."""
+    for name, _ in headers:
+        if name.lower() in names:
+            return [pair for pair in headers if pair[0].lower() not in names]
+    return headers
+
+
 class HeadOnly:
     """Adds `Cache-Status` to a response that the cache only watches.
 
     Args:
         outcome: what is told; its `forward_status` is filled in.
         start_response: the server's.
+        consumed: lower-case names of fields that the client does not see.
         seen: called with the status code and the fields before the head goes out.
     """
 
-    __slots__ = ("_outcome", "_seen", "_show_key", "_start_response")
+    __slots__ = ("_consumed", "_outcome", "_seen", "_show_key", "_start_response")
 
     def __init__(
         self,
         outcome: Outcome,
         start_response: StartResponse,
         show_key: bool = False,
+        consumed: frozenset[str] = frozenset(),
         seen: Callable[[str, list[Header]], None] | None = None,
     ) -> None:
         self._outcome = outcome
         self._start_response = start_response
         self._show_key = show_key
+        self._consumed = consumed
         self._seen = seen
 
     def __call__(self, status: str, headers: list[Header], exc_info: ExcInfo | None = None) -> Write:
@@ -547,7 +559,7 @@ class HeadOnly:
         if self._seen is not None:
             self._seen(status, headers)
         line = self._outcome.cache_status(show_key=self._show_key)
-        headers = [*headers, ("Cache-Status", line)]
+        headers = [*without(headers, self._consumed), ("Cache-Status", line)]
         if exc_info is None:
             return self._start_response(status, headers)
         return self._start_response(status, headers, exc_info)

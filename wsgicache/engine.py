@@ -23,6 +23,7 @@ from .journal import Kind, Mark, Purge, PurgeIndex, Verdict
 from .key import (
     group_target,
     parse_url,
+    search_key,
     selectors,
     variant_key,
     varying_values,
@@ -35,6 +36,7 @@ from .policy import Admission, Head, admit, judge
 from .profile import PROFILES
 from .ready import ReadyVariants, ready
 from .rules import RuleSet
+from .search import search_rules
 from .stores import Store, open_store
 from .stores.sieve import Slot
 
@@ -84,6 +86,7 @@ class Engine:
         self.refresher: Final = Refresher(
             settings.background_threads, settings.background_queue, self.clock.wall
         )
+        self.consumed: Final = frozenset(settings.consume_fields)
         self.stamp = object()
         """Replaced whenever the journal moves or a rule is switched: what an armed slot must carry."""
         self._index = PurgeIndex()
@@ -147,6 +150,8 @@ class Engine:
 
     def _find(self, admission: Admission, found: Found) -> Entry | None:
         """Read the entry, through the record of varying fields where there is one."""
+        if self.settings.no_vary_search and admission.facts.query:
+            self._apply_search(admission, found)
         stored = self._get(found.key, found)
         if not isinstance(stored, Variants):
             return stored
@@ -157,6 +162,24 @@ class Engine:
         found.key = variant_key(admission.key, values)
         variant = self._get(found.key, found)
         return variant if isinstance(variant, Entry) else None
+
+    def _apply_search(self, admission: Admission, found: Found) -> None:
+        """Bring the query in the key to the form that No-Vary-Search of this path gives it."""
+        record = self._get(search_key(admission.key), found)
+        rules = search_rules(record.fields[0]) if isinstance(record, Variants) else None
+        found.key = admission.rekey(rules)
+
+    def note_search(self, admission: Admission, value: str | None, keep_until: float) -> None:
+        """A response of a path says, or no longer says, which parameters do not matter there."""
+        key = search_key(admission.key)
+        rules = None if value is None else search_rules(value)
+        admission.rekey(rules)
+        (known,), _ = self.store.get([key])
+        if rules is None:
+            if known is not None:
+                self.store.delete(key)
+        elif not isinstance(known, Variants) or known.fields != (value,) or known.keep_until < keep_until:
+            self.store.set(key, Variants(key, (str(value),), (), keep_until), keep_until)
 
     def _get(self, key: str, found: Found) -> Stored | None:
         stored, mark = self.store.get([key])

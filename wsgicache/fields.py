@@ -277,6 +277,7 @@ _SF_DICT_MEMBER: Final = re.compile(
     rf"(?P<key>{_SF_KEY})(?:=(?P<value>{_SF_BARE}|{_SF_INNER}))?{_SF_PARAMETERS}"
 )
 _SF_STRING_MEMBER: Final = re.compile(rf"(?P<value>{_SF_STRING}){_SF_PARAMETERS}")
+_SF_INNER_STRING: Final = re.compile(_SF_STRING)
 _SF_DELIMITER: Final = re.compile(r"[ \t]*+(?:\Z|,[ \t]*+(?!\Z))")
 
 
@@ -323,6 +324,26 @@ def _sf_directive(name: str, bare: str | None) -> Iterator[Member]:
         yield _RESTRICTIVE[name], None
     elif name not in _PERMISSIONS:
         yield name, bare if bare.isdigit() else _JUNK
+
+
+def dictionary(value: str) -> dict[str, str] | None:
+    """Parse a structured Dictionary into the text of its values; a bare key reads `?1` (RFC 9651 §3.2).
+
+    None when it does not parse or is empty. The last of repeated keys holds; parameters are ignored.
+    """
+    members = _sf_members(_SF_DICT_MEMBER, value)
+    if not members:
+        return None
+    return {member["key"]: member["value"] or "?1" for member in members}
+
+
+def inner_strings(text: str) -> tuple[str, ...] | None:
+    """The strings of an Inner List (RFC 9651 §3.1.1); None when it is none or holds something else."""
+    if not text.startswith("("):
+        return None
+    strings = _SF_INNER_STRING.findall(text)
+    rest = _SF_INNER_STRING.sub("", text).replace(" ", "")
+    return tuple(_sf_unquote(string) for string in strings) if rest == "()" else None
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ that others may be waiting for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -207,6 +208,21 @@ class Fill:
             self._not_stored(reason)
         return None
 
+    def learn_from_head(self, status: str, headers: Iterable[tuple[str, str]]) -> None:
+        """The app's answer to HEAD freshens the stored GET, or shows it to be out of date (§4.3.5)."""
+        entry, head = self.found.entry, Head(status, headers)
+        if entry is None or self.found.reason in _UNRELATED or head.code != entry.terms.code:
+            return
+        stated = [name for name in ("etag", "last-modified", "content-length") if name in head.fields]
+        if any(head.fields[name] != entry.field(name) for name in stated if not _is_made(entry, name)):
+            self.engine.forget(self.found)
+        elif "etag" in stated or "last-modified" in stated:
+            self._head_at = self.engine.clock.wall()
+            self.head = Head(entry.terms.status, merge_304(entry.headers, head.headers))
+            self.settlement = settle(self.admission, self.head, self.hints, False, self._head_at)
+            if self.settlement.reason is Reason.STORED and self.engine.verdict(entry) is Verdict.VALID:
+                self._keep_freshened(entry)
+
     def prepare_again(self) -> None:
         """The 304 was of no use: ask once more, unconditionally, at a newly read mark (INT-07)."""
         self.found = self.engine.look_up(self.admission)
@@ -237,6 +253,9 @@ class Fill:
         if found.mark is None or head is None:
             return None
         settled, terms = self.settlement, self.settlement.terms
+        if self.engine.settings.no_vary_search and self.admission.facts.query:
+            keep_until = self._head_at + (terms.lifetime + terms.keep if terms is not None else 0)
+            self.engine.note_search(self.admission, head.fields.get("no-vary-search"), keep_until)
         if found.variants is not None and terms is not None:
             union = tuple(sorted({*terms.varying, *found.variants.fields}))
             if union != terms.varying:  # the settlement may be remembered for other pages: not touched
@@ -335,6 +354,11 @@ def _with_headers(entry: Entry, head: Head) -> Entry:
 
 _OF_THE_304 = ("age", *COOKIES)
 """Fields that the stored response does not take over, but that decide what becomes of it."""
+
+
+def _is_made(entry: Entry, name: str) -> bool:
+    return name == "etag" and entry.terms.made_etag
+
 
 _UNRELATED = frozenset(
     {

@@ -61,6 +61,12 @@ def base_key(path: str, query: str, host: str, scheme: str, extra: str = "") -> 
     return f"{key}\0{extra}" if extra else key
 
 
+def search_key(key: str) -> str:
+    """Where the No-Vary-Search of a path is recorded: a query that no request has."""
+    parts = split_key(key)
+    return base_key(parts.path, "\x02", parts.host, parts.scheme, parts.extra)
+
+
 def split_key(key: str) -> Parts:
     """The parts of a base or variant key."""
     parts = key.split("\1", 1)[0].split("\0", 4)
@@ -90,10 +96,10 @@ def canonical_host(host: str, scheme: str) -> str | None:
     match = _HOST.match(host)
     if match is None:
         return None
-    port = match["port"]
-    if not port or port == _DEFAULT_PORT.get(scheme):
+    port = int(match["port"] or 0)
+    if not match["port"] or str(port) == _DEFAULT_PORT.get(scheme):
         return match["name"].lower()
-    return f"{match['name'].lower()}:{int(port)}" if int(port) < 65536 else None
+    return f"{match['name'].lower()}:{port}" if port < 65536 else None
 
 
 def refuse_path(path: str) -> Reason | None:

@@ -327,6 +327,14 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "field names", "Targeted fields (RFC 9213) that beat Cache-Control, first valid one first.",
         ),
         Option(
+            "consume_fields", read_fields, ("wsgicache-cache-control",), "field names",
+            "Response fields that are for this cache alone: no client sees them.",
+        ),
+        Option(
+            "no_vary_search", read_bool, False, "switch",
+            "Heed No-Vary-Search (an Internet-Draft) where the query is part of the key.",
+        ),
+        Option(
             "log", read_bool, False, "switch",
             "One structured line per decision on the logger `wsgicache.decisions`.",
         ),
@@ -465,6 +473,8 @@ class Settings:
     languages: tuple[str, ...]
     drop_fields: tuple[str, ...] | None
     targeted_fields: tuple[str, ...]
+    consume_fields: tuple[str, ...]
+    no_vary_search: bool
     log: bool
     secret: str | None = field(repr=False)
 

@@ -129,7 +129,8 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         max_body_bytes=chosen("max_body_bytes", settings.max_body_bytes),
         strip_set_cookie=chosen("strip_set_cookie", False),
         store_tokens=chosen("store_tokens", False),
-        drop_fields=frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
+        drop_fields=frozenset(settings.consume_fields)
+        | frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
         steering_fields=STEERING_FIELDS | set(settings.targeted_fields),
         normalisers=normalisers,
         normal_forms=tuple([(environ_name(field), form) for field, form in normalisers.items()]),

@@ -40,11 +40,13 @@ from .key import (
     raw_extra,
     refuse_path,
     refuse_query,
+    split_key,
     varying_values,
 )
 from .outcome import Reason
 from .plan import CookiePlan, Plan
 from .rules import RuleSet
+from .search import SearchRules
 from .tokens import csp_has_nonce, holds_token, is_html
 
 ANSWERED: Final = frozenset({"GET", "HEAD"})
@@ -170,6 +172,13 @@ class Admission:
         self.key = ""
         self.seen_query = facts.query
         self.cookies = NO_COOKIES
+
+    def rekey(self, rules: SearchRules | None) -> str:
+        """Make the key anew with the query as No-Vary-Search compares it, or as it was seen."""
+        parts = split_key(self.key)
+        query = self.seen_query if rules is None else rules.apply(self.seen_query)
+        self.key = base_key(parts.path, query, parts.host, parts.scheme, parts.extra)
+        return self.key
 
     def value_of(self, field: str) -> str | None:
         """The request's value of a varying field, in its normal form."""

@@ -176,7 +176,7 @@ class Middleware:
         seen: Callable[[str, list[Header]], None] | None = None,
     ) -> Iterable[bytes]:
         """Let the app answer alone; only Cache-Status is added."""
-        head = HeadOnly(outcome, start_response, self._shows_key(environ), seen)
+        head = HeadOnly(outcome, start_response, self._shows_key(environ), self.engine.consumed, seen)
         try:
             return self.app(environ, head)
         finally:
@@ -218,7 +218,19 @@ class Middleware:
             return self._gateway_timeout(start_response, admission)
         outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
         outcome.settled = admission.unstorable
-        return self._watch(environ, start_response, outcome)
+        learn = None
+        if admission.facts.method == "HEAD" and found.entry is not None:
+            learn = partial(self._learn_from_head, admission, found)
+        return self._watch(environ, start_response, outcome, learn)
+
+    def _learn_from_head(
+        self, admission: Admission, found: Found, status: str, headers: list[Header]
+    ) -> None:
+        try:
+            admission.unstorable = None  # what is judged now is the stored GET
+            Fill(self.engine, admission, found, None, Hints()).learn_from_head(status, headers)
+        except Exception as error:
+            self.engine.observer.fault("learning from HEAD", error)
 
     def _only_if_cached(self, admission: Admission) -> bool:
         profile = admission.plan.profile
