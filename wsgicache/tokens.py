@@ -58,4 +58,5 @@ def _decode(body: bytes, coding: str) -> bytes | None:
         decoded = reader.decompress(body, _MAX_DECODED)
     except zlib.error:
         return None
-    return None if reader.unconsumed_tail else decoded
+    # Cut off, longer than anybody reads, or followed by a second member, which browsers read too.
+    return decoded if reader.eof and not reader.unconsumed_tail and not reader.unused_data else None
