@@ -504,7 +504,7 @@ def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str 
         given = environ.get(name)
         normal = normalise(given)
         if normal != given:
-            changes[name] = normal or None
+            changes[name] = normal
     return changes
 
 
