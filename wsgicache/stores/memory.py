@@ -22,8 +22,8 @@ from .sieve import Sieve, Slot
 NEGATIVE_SHARE: Final = 20
 """Negatives get one part in this many of `max_bytes`."""
 
-_SLOT_BYTES: Final = 200
-"""A slot, its place in the dictionary, and what the allocator rounds up."""
+_SLOT_BYTES: Final = 370
+"""A slot, its place in the dictionary, and what a hit adds: the ETag that the app did not give, the ready head."""
 
 _KEY_BYTES: Final = 64
 """A key that is not the entry's own, beside its text: a variant's."""
