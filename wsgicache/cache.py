@@ -12,7 +12,7 @@ from .engine import Engine
 from .entry import Entry
 from .explain import Explanation, explain
 from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict
-from .key import group_target, parse_url, prefix_target, url_target
+from .key import group_target, parse_url, path_target, prefix_target, url_target
 from .options import Settings
 from .rules import Rule, RuleSet
 from .stores import Store
@@ -124,7 +124,7 @@ class WSGICache(Middleware):
             ValueError: a text is neither.
             StoreError: the store did not acknowledge it; nothing is purged.
         """
-        return self._purge([Purge(Kind.URL, url_target(url), soft) for url in urls])
+        return self._purge([Purge(Kind.URL, target, soft) for url in urls for target in self._targets(url)])
 
     def purge_prefix(self, *prefixes: str, soft: bool = False) -> Purged:
         """Purge a path and everything below it, at segment boundaries; see `purge`.
@@ -158,6 +158,16 @@ class WSGICache(Middleware):
         if soft:
             return self._purge([Purge(Kind.ALL, "", soft=True)])
         return Purged(self.store, (Purge(Kind.ALL, ""),), self.store.clear())
+
+    def _targets(self, url: str) -> list[str]:
+        """A URL's targets: each rule keys its query in a form of its own, which is what a purge must name.
+
+        Where responses say by No-Vary-Search what counts in a query, no form is certain: all queries go.
+        """
+        if self.engine.settings.no_vary_search and parse_url(url)[2]:
+            return [path_target(url)]
+        forms = {(plan.ignore_query, plan.query == "sort") for plan in self.engine.plans}
+        return sorted({url_target(url, *form) for form in forms} | {url_target(url)})
 
     def _purge(self, purges: list[Purge]) -> Purged:
         if not purges:

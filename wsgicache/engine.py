@@ -159,7 +159,7 @@ class Engine:
         values = varying_values(stored.fields, admission.value_of)
         if values is None:
             return None
-        found.key = variant_key(admission.key, values)
+        found.key = variant_key(admission.key, stored.fields, values)
         variant = self._get(found.key, found)
         return variant if isinstance(variant, Entry) else None
 
@@ -248,7 +248,7 @@ class Engine:
         if self.peek is None:
             entry = with_etag(entry)
         self._follow(self.store.get([])[1])  # what was purged while the app was working
-        key = variant_key(entry.key, entry.values) if entry.terms.varying else entry.key
+        key = _place(entry)
         if self._index.verdict(entry.born, entry.key, entry.terms.groups) is Verdict.HARD:
             return Reason.NOT_STORED_RACED, entry
         if not self.store.set(key, entry, entry.keep_until, token):
@@ -288,7 +288,7 @@ class Engine:
 
     def revoke(self, entry: Entry) -> None:
         """Take back an entry that turned out not to be whole, unless it was replaced already."""
-        key = variant_key(entry.key, entry.values) if entry.terms.varying else entry.key
+        key = _place(entry)
         try:
             self.store.delete(key, entry)
         except Exception as error:
@@ -335,6 +335,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _place(entry: Entry) -> str:
+    """The key that an entry is stored under."""
+    varying = entry.terms.varying
+    return variant_key(entry.key, varying, entry.values) if varying else entry.key
 
 
 def _is_noted(record: Variants, key: str, entry: Entry) -> bool:

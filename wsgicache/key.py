@@ -6,7 +6,8 @@ The rules this file obeys:
   parts never hold ``\0`` or ``\1``, so a key that a request builds from raw, unchecked values can equal a
   stored one only if each part is equal: the number of separators would differ otherwise. That is what
   lets the hit path look up an unchecked key.
-- A variant key is the base key, then ``\1-`` (absent) or ``\1=value`` for each varying field, in order.
+- A variant key is the base key, then ``\1name-`` (absent) or ``\1name=value`` for each varying field, in
+  order. The names are there because a page may come to vary by other fields than before.
 - ``SCRIPT_NAME`` and ``PATH_INFO`` are joined: one URL, one key, wherever the app is mounted.
 - The path is what WSGI gives: bytes tunnelled as latin-1, never decoded with replacement.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import quote, unquote_plus, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
 from .outcome import Reason
 
@@ -32,6 +33,7 @@ _HOST: Final = re.compile(
 )
 _DEFAULT_PORT: Final = {"http": "80", "https": "443"}
 _PCHAR_SAFE: Final = "/:@!$&'()*+,;=~-._"
+_ASCII: Final = "".join(map(chr, range(33, 127)))
 
 
 class Parts(NamedTuple):
@@ -73,9 +75,10 @@ def split_key(key: str) -> Parts:
     return Parts(parts[0], parts[1], parts[2], parts[3], parts[4] if len(parts) > 4 else "")
 
 
-def variant_key(base: str, values: Iterable[str | None]) -> str:
-    r"""The key of the variant that was selected by these values; absent differs from empty."""
-    return base + "".join(["\1-" if value is None else "\1=" + value for value in values])
+def variant_key(base: str, fields: Sequence[str], values: Iterable[str | None]) -> str:
+    """The key of the variant that was selected by these values; absent differs from empty."""
+    chosen = zip(fields, values, strict=True)
+    return base + "".join([f"\1{name}-" if value is None else f"\1{name}={value}" for name, value in chosen])
 
 
 def varying_values(fields: Sequence[str], value_of: FieldValue) -> tuple[str | None, ...] | None:
@@ -118,22 +121,15 @@ def raw_extra(raw: str | None, path: str, query: str) -> str:
     """What the raw request target adds to the key: nothing where it is the plain form of the path.
 
     WSGI decodes `/a%2Fb` and `/a/b` to one `PATH_INFO`; an app that reads `RAW_URI` or `REQUEST_URI`
-    tells them apart, so then the key does too. An absolute-form target counts by its path.
+    tells them apart, so then the key does too. An absolute-form target names a host as well, which may not
+    be the Host field's, so it counts whole.
     """
     if raw is None or raw == path or (query and raw == f"{path}?{query}"):
         return ""
-    if not raw.startswith("/"):
-        raw = _path_of_absolute(raw)
     target, mark, raw_query = raw.partition("?")
-    if _same_target(target, path) and (raw_query == query and (bool(mark) == bool(query))):
+    if _same_target(target, path) and raw_query == query and bool(mark) == bool(query):
         return ""
-    return "r" + (raw if raw_query != query or not mark else target)
-
-
-def _path_of_absolute(raw: str) -> str:
-    rest = raw.partition("://")[2]
-    slash = rest.find("/")
-    return rest[slash:] if slash >= 0 else "/"
+    return "r" + (target if query and raw_query == query else raw)
 
 
 @lru_cache(maxsize=4096)
@@ -223,17 +219,32 @@ def group_targets(parts: Parts, groups: Iterable[str]) -> list[str]:
     return found
 
 
-def url_target(url: str) -> str:
+def url_target(url: str, ignore: tuple[str, ...] = (), sort: bool = False) -> str:
     """The target of a purge by URL: a path means every scheme and host (and, without a query, every
     query); an absolute URL means exactly that one.
+
+    Args:
+        ignore: see `normal_query`.
+        sort: see `normal_query`.
 
     Raises:
         ValueError: the text is neither a path nor an absolute http(s) URL.
     """
     origin, path, query = parse_url(url)
+    query = query and normal_query(query, ignore, sort)
     if origin is None:
         return f"p{path}" if query is None else f"q{path}\0{query}"
     return f"u{origin}\0{path}\0{query or ''}"
+
+
+def path_target(url: str) -> str:
+    """The target of a purge of a URL's path, whatever the query; on its origin only, if it names one.
+
+    Raises:
+        ValueError: the text is neither a path nor an absolute http(s) URL.
+    """
+    origin, path, _ = parse_url(url)
+    return f"p{path}" if origin is None else f"o{origin}\0{path}"
 
 
 def same_path_target(parts: Parts) -> str:
@@ -265,17 +276,17 @@ def parse_url(url: str) -> tuple[str | None, str, str | None]:
     Raises:
         ValueError: the text is neither a path nor an absolute http(s) URL.
     """
-    parts = urlsplit(url, allow_fragments=True)
-    query = parts.query if "?" in url.partition("#")[0] else None
-    if url.startswith("/") and not url.startswith("//"):
-        path, _, rest = url.partition("#")[0].partition("?")
-        return None, wsgi_path(path), rest if query is not None else None
-    if parts.scheme.lower() in _DEFAULT_PORT and parts.netloc:
-        scheme = parts.scheme.lower()
-        host = canonical_host(parts.netloc, scheme)
-        if host is not None:
-            return f"{scheme}://{host}", wsgi_path(parts.path or "/"), query
-    raise ValueError(f"not a URL of this site: {url!r}; give a path (/post/1) or an http(s) URL")
+    target, mark, rest = url.partition("#")[0].partition("?")
+    query = quote(rest, safe=_ASCII) if mark else None
+    if target.startswith("/") and not target.startswith("//"):
+        return None, wsgi_path(target), query
+    scheme, _, rest = target.partition("://")
+    scheme = scheme.lower()
+    name, _, path = rest.partition("/")
+    host = canonical_host(name, scheme) if scheme in _DEFAULT_PORT else None
+    if host is None:
+        raise ValueError(f"not a URL of this site: {url!r}; give a path (/post/1) or an http(s) URL")
+    return f"{scheme}://{host}", wsgi_path(f"/{path}"), query
 
 
 def wsgi_path(path: str) -> str:
@@ -290,17 +301,24 @@ COOKIE_FIELD: Final = "cookie:"
 
 
 class Selector(NamedTuple):
-    """How one varying field is read from an environ without cookies."""
+    """How one varying field is read from an environ without cookies, and what it adds to the key."""
 
     environ_name: str
     normalise: Normaliser | None
+    absent: str
+    present: str
 
 
 def selectors(fields: Sequence[str], normalisers: Mapping[str, Normaliser]) -> tuple[Selector, ...]:
     """Selectors for varying fields of requests without cookies that count: those read as absent."""
     return tuple(
         [
-            Selector(_NO_COOKIE if name == "cookie" else environ_name(name), normalisers.get(name))
+            Selector(
+                _NO_COOKIE if name == "cookie" else environ_name(name),
+                normalisers.get(name),
+                f"\1{name}-",
+                f"\1{name}=",
+            )
             for name in fields
         ]
     )
@@ -321,9 +339,9 @@ def environ_name(field: str) -> str:
 
 def select_variant(base: str, chosen: Sequence[Selector], get: Callable[[str], str | None]) -> str:
     """The variant key for an environ that holds no cookie: what the hit path uses."""
-    for name, normalise in chosen:
+    for name, normalise, absent, present in chosen:
         value = get(name)
         if normalise is not None:
             value = normalise(value)
-        base += "\1-" if value is None else "\1=" + value
+        base += absent if value is None else present + value
     return base
