@@ -16,6 +16,7 @@ from .conditional import COOKIES, may_freshen, merge_304, not_modified
 from .engine import Engine, Found
 from .entry import Entry, Headers, intern_terms, make_etag
 from .fields import parse_etag
+from .freshness import initial_age
 from .hints import IGNORE, Hints
 from .journal import Verdict
 from .outcome import Outcome, Reason
@@ -143,7 +144,8 @@ class Fill:
         terms = self.settlement.terms
         if terms is not None:
             self.outcome.settled = Reason.STORED  # what is told if the head goes out before the body's end
-            self.outcome.ttl = terms.lifetime
+            age = initial_age(head.fields.get("age"), head.fields.get("date"), self.asked, self._head_at)
+            self.outcome.ttl = terms.lifetime - int(age)
             return Action.KEEP
         self._not_stored(self.settlement.reason)
         return Action.PASS
