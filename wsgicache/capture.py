@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final
 
+from .answer import Answer
+from .engine import Engine
 from .fill import Action, Fill
 from .outcome import Outcome, Reason
 from .ready import AGES
@@ -29,6 +31,7 @@ App = Callable[[Environ, StartResponse], Iterable[bytes]]
 Header = tuple[str, str]
 
 _END: Final = object()
+_NOT_PULLED: Final = object()
 
 
 class Capture:
@@ -38,15 +41,14 @@ class Capture:
         fill: decides what is kept.
         start_response: the server's.
         show_key: whether this client may see the key in Cache-Status.
-        after: called once after the app's `close()`, for work that waits until the response is out.
     """
 
     __slots__ = (
-        "_after",
         "_app",
         "_chunks",
         "_closed",
         "_deferred",
+        "_early",
         "_environ",
         "_fill",
         "_handed_over",
@@ -62,17 +64,10 @@ class Capture:
         "_write",
     )
 
-    def __init__(
-        self,
-        fill: Fill,
-        start_response: StartResponse,
-        show_key: bool = False,
-        after: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, fill: Fill, start_response: StartResponse, show_key: bool = False) -> None:
         self._fill = fill
         self._start_response = start_response
         self._show_key = show_key
-        self._after = after
         self._head: tuple[str, list[Header]] | None = None
         self._sent = False
         self._write: Write | None = None
@@ -87,6 +82,7 @@ class Capture:
         self._muted = False
         self._closed = False
         self._deferred: Action | None = None
+        self._early = False
 
     # --- calling the app ---------------------------------------------------------------------------
 
@@ -95,17 +91,29 @@ class Capture:
         self._app = app
         self._environ = environ
         try:
-            self._iterable = app(environ, self._begin)
-            return self._opened()
-        except BaseException as error:
-            stale = self._stale_instead(error)
-            if stale is not None:
-                return stale
-            self._fill.outcome.detail = Reason.APP_ERROR
+            return self._or_stale(self._call)
+        except BaseException:
+            self._close_iterable()
+            raise
+
+    def _call(self) -> Iterable[bytes]:
+        assert self._app is not None  # noqa: S101 - run() set it
+        self._iterable = self._app(self._environ, self._begin)
+        return self._opened()
+
+    def _or_stale(self, act: Callable[[], Iterable[bytes]]) -> Iterable[bytes]:
+        """Do what may raise the app's error; a stale page answers instead of it, where it may."""
+        try:
             try:
-                self._broken()
-            finally:
-                self._close_iterable()
+                return act()
+            except Exception as error:
+                stale = self._stale_instead(error)
+                if stale is None:
+                    raise
+                return stale
+        except BaseException:
+            self._fill.outcome.detail = Reason.APP_ERROR
+            self._broken()
             raise
 
     def _begin(self, status: str, headers: list[Header], exc_info: ExcInfo | None = None) -> Write:
@@ -119,9 +127,12 @@ class Capture:
         return self._written
 
     def _begin_too_late(self, status: str, headers: list[Header], exc_info: ExcInfo) -> Write:
-        """The head is out: the server raises the app's exception again, as PEP 3333 asks."""
+        """The server has the head: it raises the app's exception again where bytes are out already, and
+        else takes the new head (PEP 3333). What follows is never stored."""
         self._drop_copy()
-        return self._start_response(status, headers, exc_info)
+        if status[:3].isdecimal():
+            self._fill.outcome.forward_status = self._fill.outcome.status = int(status[:3])
+        return self._start_response(status, self._told(headers), exc_info)
 
     def _written(self, data: bytes) -> None:
         """The `write()` that the app gets: bytes go to the server before the app returns."""
@@ -149,16 +160,17 @@ class Capture:
             return self._keep_from_start()
         return self._replace(action)
 
-    def _pass_on(self) -> Iterable[bytes]:
+    def _pass_on(self, first: object = _NOT_PULLED) -> Iterable[bytes]:
         """Nothing is kept: the app's own iterable is the response, unless a 304 is enough."""
         replaced = self._client_has_it(None)
         if replaced is not None:
             return replaced
         self._send(*self._require_head())
-        self._fill.end()
-        if self._after is None:
+        self._guarded("capture", self._fill.end, None)
+        if first is _NOT_PULLED:
             return self._iterable
-        self._iterator = iter(self._iterable)
+        if first is not _END:
+            self._pending.append(_bytes(first))
         return self
 
     def _first_pull(self) -> Iterable[bytes]:
@@ -166,61 +178,71 @@ class Capture:
         self._iterator = iter(self._iterable)
         first = next(self._iterator, _END)
         if self._head is None:
-            if first is _END:
-                raise AssertionError("the app ended without calling start_response() (PEP 3333)")
-            if first:
-                raise AssertionError("the app sent a body before start_response() (PEP 3333)")
-            self._pending.append(b"")
+            self._pending.append(_before_head(first))
             return self
+        return self._pulled(first, None)
+
+    def _pulled(self, first: object, decided: tuple[str, list[Header]] | None) -> Iterable[bytes]:
+        """The first chunk is there. The app may have begun only now, or begun again with `exc_info`, or
+        called `write()` from within its iterable, which PEP 3333 forbids and servers let pass."""
+        if self._sent:
+            if first is not _END:
+                self._keep(chunk := _bytes(first))
+                self._pending.append(chunk)
+            return self
+        if self._deferred is not None:
+            return self._replace(self._deferred, first)
+        if self._head is decided:
+            return self._take_first(first)
+        self._chunks = None
         return self._begun(first)
 
     def _begun(self, first: object) -> Iterable[bytes]:
         """The head is known and the first chunk pulled."""
         action = self._decide()
         if action is Action.PASS:
-            replaced = self._client_has_it(None)
-            if replaced is not None:
-                return replaced
-            self._send(*self._require_head())
-        elif action is not Action.KEEP:
-            return self._replace(action)
-        else:
-            self._chunks = []
-            return self._take_first(first)
-        if first is not _END:
-            self._pending.append(_bytes(first))
-        return self
+            return self._pass_on(first)
+        if action is not Action.KEEP:
+            return self._replace(action, first)
+        self._chunks = []
+        return self._take_first(first)
 
     def _keep_from_start(self) -> Iterable[bytes]:
         """Keep a copy from the first chunk on."""
         iterable = self._iterable
-        self._chunks = []
         if type(iterable) in (list, tuple):
-            for chunk in iterable:
-                self._keep(_bytes(chunk))
-            return self._pass_on() if self._chunks is None else self._whole(self._chunks)
+            chunks = [_bytes(chunk) for chunk in iterable]
+            if sum(map(len, chunks)) <= self._fill.admission.plan.max_body_bytes:
+                return self._whole(chunks)
+            self._guarded("capture", self._fill.too_large, None)
+            return self._pass_on()
+        self._chunks = []
+        decided = self._head
         self._iterator = iter(iterable)
-        return self._take_first(next(self._iterator, _END))
+        return self._pulled(next(self._iterator, _END), decided)
 
     def _take_first(self, first: object) -> Iterable[bytes]:
         if first is _END:
             return self._whole([])
         chunk = _bytes(first)
         self._keep(chunk)
-        length = self._announced()
-        if length is not None and self._chunks is not None and length == self._kept:
-            return self._whole([chunk])
+        if self._early:
+            return self._send_whole([chunk], chunk)
         replaced = self._client_has_it(None)
         if replaced is not None:
             return replaced
         self._send(*self._require_head())
         self._pending.append(chunk)
+        self._wait_for_server()
         return self
 
     def _whole(self, chunks: list[bytes]) -> Iterable[bytes]:
         """The whole body is there before the head went out, so the head can tell what became of it."""
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._complete(body)
+        return self._send_whole(chunks, body)
+
+    def _send_whole(self, chunks: list[bytes], body: bytes) -> Iterable[bytes]:
         replaced = self._client_has_it(body)
         if replaced is not None:
             return replaced
@@ -228,9 +250,9 @@ class Capture:
         if self._announced() is None and self._fill.entry is not None and body:
             headers = [*headers, ("Content-Length", str(len(body)))]
         self._send(status, headers)
-        self._pending = [chunk for chunk in chunks if chunk]
-        if self._after is None and type(self._iterable) in (list, tuple):
-            self._fill.end()
+        self._pending = chunks
+        if type(self._iterable) in (list, tuple):
+            self._guarded("capture", self._fill.end, None)
             return self._pending
         return self
 
@@ -249,47 +271,54 @@ class Capture:
         self._muted = True
         return self
 
-    def _replace(self, action: Action) -> Iterable[bytes]:
+    def _replace(self, action: Action, first: object = _NOT_PULLED) -> Iterable[bytes]:
         """The entry answers: freshened by a 304, or stale in place of an error."""
         if action is Action.AGAIN:
             return self._ask_again()
+        made = self._guarded("answering", lambda: self._from_entry(action), None)
+        if made is None:
+            return self._ask_again() if action is Action.FRESHENED else self._pass_on(first)
+        self._send(made.status, list(made.headers))
+        return _Closing(made.chunks, self.close)
+
+    def _from_entry(self, action: Action) -> Answer:
         fill = self._fill
         entry = fill.entry if action is Action.FRESHENED else fill.found.entry
         assert entry is not None  # noqa: S101 - both actions come from an entry
+        made = fill.answer_entry(entry)
+        now = fill.engine.clock.wall()
+        headers = (*made.headers, *fill.passed_on, AGES[max(0, int(now - entry.since))])
         if action is Action.STALE:
             fill.outcome.reason = Reason.HIT_STALE_IF_ERROR
             fill.failed()
-        answer = fill.answer_entry(entry)
-        now = fill.engine.clock.wall()
         fill.outcome.ttl = entry.ttl(now)
-        fill.outcome.status = int(answer.status[:3])
-        age = AGES[max(0, int(now - entry.since))]
-        self._send(answer.status, [*answer.headers, *fill.passed_on, age])
-        return _Closing(answer.chunks, self.close)
+        fill.outcome.status = int(made.status[:3])
+        return made._replace(headers=headers)
 
     def _ask_again(self) -> Iterable[bytes]:
         """A 304 that is of no use: the app is asked once more, without conditions."""
         self._close_iterable()
-        self._head = None
-        self._fill.prepare_again()
+        self._head = self._deferred = self._chunks = None
+        self._pending = []
+        self._fill.conditional = False
+        self._guarded("asking again", self._fill.prepare_again, None)
         for name in ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"):
             self._environ.pop(name, None)
-        assert self._app is not None  # noqa: S101 - run() set it
-        self._iterable = self._app(self._environ, self._begin)
-        return self._opened()
+        return self._call()
 
-    def _stale_instead(self, error: BaseException) -> Iterable[bytes] | None:
+    def _stale_instead(self, error: Exception) -> Iterable[bytes] | None:
         """A stale entry in place of an exception, where its window allows it (RFC 5861 §4)."""
-        if self._sent or not isinstance(error, Exception):
-            return None
         fill = self._fill
-        usable = self._guarded("stale-if-error", fill.stale_usable, False)
-        if not usable or fill.found.entry is None:
+        if self._sent or not self._guarded("stale-if-error", fill.stale_usable, False):
+            return None
+        self._drop_copy()
+        made = self._guarded("answering", lambda: self._from_entry(Action.STALE), None)
+        if made is None:
             return None
         fill.outcome.detail = Reason.APP_ERROR
-        fill.engine.observer.app_failed(error)
-        self._drop_copy()
-        return self._replace(Action.STALE)
+        self._guarded("logging", lambda: fill.engine.observer.app_failed(error), None)
+        self._send(made.status, list(made.headers))
+        return _Closing(made.chunks, self.close)
 
     # --- the head ----------------------------------------------------------------------------------
 
@@ -303,30 +332,37 @@ class Capture:
 
     def _decide(self) -> Action:
         status, headers = self._require_head()
-        try:
-            return self._fill.decide(status, headers, self._environ)
-        except Exception as error:
-            self._fault("settle", error)
-            return Action.PASS
+        action: Action | None = self._guarded(
+            "settle", lambda: self._fill.decide(status, headers, self._environ), None
+        )
+        return self._undecided(status) if action is None else action
+
+    def _undecided(self, status: str) -> Action:
+        """A fault of ours: the app's answer goes out, unless it is a 304 that nobody but us asked for."""
+        fill = self._fill
+        fill.outcome.settled = fill.outcome.ttl = None
+        self._guarded("collapse", fill.failed, None)
+        return Action.AGAIN if fill.conditional and status.startswith("304") else Action.PASS
 
     def _decide_before_write(self) -> None:
         """`write()` came before the app returned: the head goes out now, if it is the app's."""
         if self._head is None:
             raise AssertionError("write() was called before start_response() (PEP 3333)")
         action = self._decide()
-        if action is Action.KEEP:
-            self._chunks = []
+        self._chunks = [] if action is Action.KEEP else None
         if action in (Action.KEEP, Action.PASS):
             self._send(*self._head)
         else:
             self._deferred = action
 
     def _send(self, status: str, headers: list[Header]) -> None:
-        """Give the head to the server, with Cache-Status appended (RFC 9211 §2)."""
-        line = self._fill.outcome.cache_status(show_key=self._show_key)
-        headers = without(headers, self._fill.engine.consumed)
+        """Give the head to the server."""
+        told = self._told(headers)
         self._sent = True
-        self._write = self._start_response(status, [*headers, ("Cache-Status", line)])
+        self._write = self._start_response(status, told)
+
+    def _told(self, headers: list[Header]) -> list[Header]:
+        return for_client(headers, self._fill.outcome, self._fill.engine, self._show_key)
 
     # --- the body ----------------------------------------------------------------------------------
 
@@ -347,51 +383,60 @@ class Capture:
                 return self._late_head(_END)
             self._finish()
             raise
-        except BaseException:
-            self._broken()
-            raise
+        except BaseException as error:
+            return self._failed(error)
         if not self._sent:
             return self._late_head(chunk)
         self._keep(chunk)
         if self._chunks is not None and self._fill.followed:
+            chunk = _bytes(chunk)
             self._drain_rest()
         return self._hand_over(chunk)
+
+    def _failed(self, error: BaseException) -> bytes:
+        """The app raised in its body; before the head is out, a stale page may still answer."""
+
+        def again() -> Iterable[bytes]:
+            raise error
+
+        self._go_on_with(self._or_stale(again))
+        return next(self, b"")
 
     def _late_head(self, chunk: object) -> bytes:
         """The app called `start_response` only now, or has not yet and yields empty chunks."""
         if self._head is None:
-            if chunk is _END:
-                raise AssertionError("the app ended without calling start_response() (PEP 3333)")
-            if chunk:
-                raise AssertionError("the app sent a body before start_response() (PEP 3333)")
-            return b""
-        try:
-            replaced = self._begun(chunk)
-        except BaseException:
-            self._broken()
-            raise
-        if replaced is not self:
-            self._pending = list(replaced)
-            self._muted = True
+            return _before_head(chunk)
+        self._go_on_with(self._or_stale(lambda: self._pulled(chunk, None)))
         return next(self, b"")
 
+    def _go_on_with(self, chunks: Iterable[bytes]) -> None:
+        """Hand out what takes the place of the iterable that the server has begun to iterate."""
+        if chunks is not self:
+            self._pending = []
+            self._iterator = iter(chunks)
+
     def _hand_over(self, chunk: bytes) -> bytes:
+        if self._chunks is not None:
+            self._wait_for_server()
+        return chunk
+
+    def _wait_for_server(self) -> None:
         """Tell followers that it is now the client's turn, where the body has not ended."""
         fill = self._fill
-        if self._chunks is not None and fill.flight is not None:
+        if fill.flight is not None:
             self._handed_over = True
             self._guarded("collapse", lambda: fill.engine.collapse.hand_over(fill.flight), None)  # type: ignore[arg-type]
-        return chunk
 
     def _resume(self) -> None:
         self._handed_over = False
-        flight = self._fill.flight
-        if flight is not None:
-            self._fill.engine.collapse.resume(flight)
+        fill = self._fill
+        self._guarded("collapse", lambda: fill.engine.collapse.resume(fill.flight), None)  # type: ignore[arg-type]
 
     def _keep(self, chunk: bytes) -> None:
-        """Add to the copy, as long as it is small enough."""
+        """Add to the copy, as long as it is small enough, and store it once its announced length is there."""
         if self._chunks is None:
+            if self._early and chunk:
+                self._drop_copy(Reason.NOT_STORED_INCOMPLETE)  # there is more than was announced
             return
         self._kept += len(chunk)
         if self._kept > self._fill.admission.plan.max_body_bytes:
@@ -399,20 +444,26 @@ class Capture:
             self._guarded("capture", self._fill.too_large, None)
             return
         self._chunks.append(_bytes(chunk))
+        if self._kept == self._announced():
+            self._early = True
+            self._complete(b"".join(self._chunks))
 
     def _drain_rest(self) -> None:
         """Others wait: read the rest now, up to the limit, and let the client have it at its pace."""
         while self._chunks is not None:
             try:
-                chunk = next(self._iterator)
+                chunk = _bytes(next(self._iterator))
             except StopIteration:
                 self._iterator = iter(())
                 self._finish()
                 return
-            except BaseException as error:
+            except Exception as error:
                 self._broken()
                 self._iterator = _Raising(error)
                 return
+            except BaseException:
+                self._broken()
+                raise
             self._keep(chunk)
             self._pending.append(chunk)
 
@@ -423,14 +474,13 @@ class Capture:
 
     def _complete(self, body: bytes) -> None:
         self._chunks = None
-        try:
-            self._fill.complete(body)
-        except Exception as error:
-            self._fault("store", error)
+        if self._guarded("store", lambda: self._fill.complete(body), None) is None:
+            self._fill.outcome.settled = self._fill.outcome.ttl = None
 
-    def _drop_copy(self) -> None:
+    def _drop_copy(self, reason: Reason = Reason.NOT_STORED_BROKEN_OFF) -> None:
         self._chunks = None
-        self._guarded("capture", self._fill.broken_off, None)
+        self._early = False
+        self._guarded("capture", lambda: self._fill.broken_off(reason), None)
 
     def _broken(self) -> None:
         """Something was raised: no part is stored, and nobody waits."""
@@ -451,21 +501,15 @@ class Capture:
                 self._close_iterable()
             finally:
                 self._guarded("capture", self._fill.end, None)
-                if self._after is not None:
-                    self._guarded("after the response", self._after, None)
 
     def _settle_rest(self) -> None:
-        """An early close: whole if the announced length was reached (RFC 9112 §8), else a part.
-
-        Where the client needed only a 304, the body is read now, for the store alone.
-        """
+        """An early close: what is there is a part. Where the client needed only a 304, the body is read
+        now, for the store alone."""
         if self._muted and self._chunks is not None:
             self._drain_rest()
-        if self._chunks is None:
-            return
-        if self._announced() == self._kept:
-            self._complete(b"".join(self._chunks))
-        else:
+            if isinstance(self._iterator, _Raising):
+                next(self._iterator)
+        if self._chunks is not None:
             self._drop_copy()
 
     def _close_iterable(self) -> None:
@@ -514,7 +558,27 @@ class _Raising:
 
 def _bytes(chunk: object) -> bytes:
     """An immutable copy where the app hands out something else than bytes (a reused bytearray)."""
-    return chunk if type(chunk) is bytes else bytes(chunk)  # type: ignore[call-overload]
+    return chunk if type(chunk) is bytes else bytes(memoryview(chunk))  # type: ignore[arg-type]
+
+
+def _before_head(chunk: object) -> bytes:
+    """The only chunk that an app may give before it has called `start_response` (PEP 3333)."""
+    if chunk is _END:
+        raise AssertionError("the app ended without calling start_response() (PEP 3333)")
+    if chunk:
+        raise AssertionError("the app sent a body before start_response() (PEP 3333)")
+    return b""
+
+
+def for_client(headers: Iterable[Header], outcome: Outcome, engine: Engine, show_key: bool) -> list[Header]:
+    """Response fields without those for this cache alone, and with Cache-Status appended (RFC 9211 §2)."""
+    shown = without(list(headers), engine.consumed)
+    try:
+        line = outcome.cache_status(show_key=show_key)
+    except Exception as error:
+        engine.observer.fault("Cache-Status", error)
+        return shown
+    return [*shown, ("Cache-Status", line)]
 
 
 def without(headers: list[Header], names: frozenset[str]) -> list[Header]:
@@ -531,24 +595,24 @@ class HeadOnly:
     Args:
         outcome: what is told; its `forward_status` is filled in.
         start_response: the server's.
-        consumed: lower-case names of fields that the client does not see.
+        engine: the cache.
         seen: called with the status code and the fields before the head goes out.
     """
 
-    __slots__ = ("_consumed", "_outcome", "_seen", "_show_key", "_start_response")
+    __slots__ = ("_engine", "_outcome", "_seen", "_show_key", "_start_response")
 
     def __init__(
         self,
         outcome: Outcome,
         start_response: StartResponse,
+        engine: Engine,
         show_key: bool = False,
-        consumed: frozenset[str] = frozenset(),
         seen: Callable[[str, list[Header]], None] | None = None,
     ) -> None:
         self._outcome = outcome
         self._start_response = start_response
         self._show_key = show_key
-        self._consumed = consumed
+        self._engine = engine
         self._seen = seen
 
     def __call__(self, status: str, headers: list[Header], exc_info: ExcInfo | None = None) -> Write:
@@ -558,8 +622,7 @@ class HeadOnly:
             self._outcome.forward_status = self._outcome.status = int(code)
         if self._seen is not None:
             self._seen(status, headers)
-        line = self._outcome.cache_status(show_key=self._show_key)
-        headers = [*without(headers, self._consumed), ("Cache-Status", line)]
+        headers = for_client(headers, self._outcome, self._engine, self._show_key)
         if exc_info is None:
             return self._start_response(status, headers)
         return self._start_response(status, headers, exc_info)

@@ -285,11 +285,11 @@ class Fill:
         """The body went past `max_body_bytes`: it streams on, unstored."""
         self._not_stored(Reason.NOT_STORED_TOO_LARGE)
 
-    def broken_off(self) -> None:
-        """The body did not come to its end."""
+    def broken_off(self, reason: Reason = Reason.NOT_STORED_BROKEN_OFF) -> None:
+        """The body did not come to its end, or went past it: nothing of it stays stored."""
         if self.entry is not None and self.outcome.settled is Reason.STORED:
             self.engine.revoke(self.entry)
-        self.outcome.settled = Reason.NOT_STORED_BROKEN_OFF
+        self.outcome.settled = reason
         self.outcome.ttl = None
         self.failed()
 

@@ -176,7 +176,7 @@ class Middleware:
         seen: Callable[[str, list[Header]], None] | None = None,
     ) -> Iterable[bytes]:
         """Let the app answer alone; only Cache-Status is added."""
-        head = HeadOnly(outcome, start_response, self._shows_key(environ), self.engine.consumed, seen)
+        head = HeadOnly(outcome, start_response, self.engine, self._shows_key(environ), seen)
         try:
             return self.app(environ, head)
         finally:
