@@ -23,7 +23,7 @@ NEGATIVE_SHARE: Final = 20
 """Negatives get one part in this many of `max_bytes`."""
 
 _SLOT_BYTES: Final = 370
-"""A slot, its place in the dictionary, and what a hit adds: the ETag that the app did not give, the ready head."""
+"""A slot, its place in the dictionary, and what a hit adds: an ETag of ours, the ready head."""
 
 _KEY_BYTES: Final = 64
 """A key that is not the entry's own, beside its text: a variant's."""
