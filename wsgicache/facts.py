@@ -97,7 +97,7 @@ class Facts:
         self.rewritten = self.overridden = self.precondition = self.conditional = False
         self.range: str | None = None
         proto = get("HTTP_X_FORWARDED_PROTO")
-        self.forwarded = "" if proto is None or proto == self.scheme else f"p{proto}"
+        self.forwarded = "" if proto is None or proto == self.scheme else f"p{_part(proto)}"
         self.unusual = not UNUSUAL.isdisjoint(environ)
         if self.unusual:
             self._read_unusual(environ)
@@ -164,11 +164,16 @@ def forwarded_extra(get: Callable[[str], Any], host: str, scheme: str) -> str:
     for name, values in effective.items():
         value = get(name)
         if value is not None and value.strip() not in values:
-            extra += f"\x02{name[17:]}={value}"
+            extra += f"\x02{name[17:]}={_part(value)}"
     forwarded = get("HTTP_FORWARDED")
     if forwarded is not None and _names_host_or_proto(forwarded, host, scheme):
-        extra += f"\x02F={forwarded}"
+        extra += f"\x02F={_part(forwarded)}"
     return extra
+
+
+def _part(value: str) -> str:
+    """A forwarded value as one part of the key: a separator in it becomes what no key may hold."""
+    return value.replace("\x02", "\0")
 
 
 def _names_host_or_proto(forwarded: str, host: str, scheme: str) -> bool:

@@ -272,7 +272,9 @@ _RARE_REFUSALS: Final = (_refuse_overrides, _refuse_body, _refuse_precondition, 
 
 def _make_key(facts: Facts, admission: Admission) -> None:
     plan, query = admission.plan, facts.query
-    extra = facts.forwarded + raw_extra(facts.raw, facts.path, query)
+    extra = raw_extra(facts.raw, facts.path, query)
+    if facts.forwarded:  # no forwarded value may pose as another part
+        extra = f"{facts.forwarded}\x02{extra}" if extra else facts.forwarded
     if query and plan.query != "bypass":
         query = normal_query(query, plan.ignore_query, plan.query == "sort")
         admission.seen_query = query
