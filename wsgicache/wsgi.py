@@ -539,7 +539,7 @@ def refresh_environ(environ: Mapping[str, Any], admission: Admission, found: Fou
     None where they cannot be reproduced.
     """
     entry = found.entry
-    if entry is None or admission.facts.forwarded.startswith("\x02"):
+    if entry is None or "\x02" in admission.facts.forwarded:
         return None
     clean: Environ = {name: environ[name] for name in _REFRESH_KEEPS if name in environ}
     clean["REQUEST_METHOD"] = "GET"
