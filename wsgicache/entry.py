@@ -8,6 +8,8 @@ the fields are `Final`, which mypy checks.
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import struct
 import zlib
 from base64 import urlsafe_b64encode
@@ -297,6 +299,12 @@ class _Reader:
         self._at = end
         return piece
 
+    def numbers(self) -> tuple[float, float]:
+        first, second = _NUMBERS.unpack(self.take(_NUMBERS.size))
+        if not (math.isfinite(first) and math.isfinite(second)):
+            raise DecodeError("no instants")
+        return first, second
+
     def text(self) -> str:
         (size,) = struct.unpack(">I", self.take(4))
         try:
@@ -315,13 +323,13 @@ class _Reader:
 
 def _read_variants(reader: _Reader) -> Variants:
     key = reader.text()
-    keep_until, _ = _NUMBERS.unpack(reader.take(16))
+    keep_until, _ = reader.numbers()
     return Variants(key, reader.texts(), reader.texts(), keep_until)
 
 
 def _read_entry(reader: _Reader) -> Entry:
     key = reader.text()
-    since, fresh_until = _NUMBERS.unpack(reader.take(16))
+    since, fresh_until = reader.numbers()
     words = reader.texts()
     if len(words) != 5:
         raise DecodeError("wrong number of words")
@@ -344,11 +352,14 @@ def _read_entry(reader: _Reader) -> Entry:
     headers = _pairs(reader.texts())
     (size,) = struct.unpack(">I", reader.take(4))
     body = reader.take(size)
-    if len(values) != len(terms.varying) or not terms.status[:3].isascii():
+    if len(values) != len(terms.varying):
         raise DecodeError("fields disagree")
-    if not terms.status[:3].isdigit():
+    if _STATUS.match(status) is None or not is_field_value(status):
         raise DecodeError("no status")
     return Entry(key, intern_terms(terms), headers, body, since, fresh_until, Mark(epoch, seq, nonce), values)
+
+
+_STATUS: Final = re.compile(r"[1-9][0-9]{2}(?: |\Z)", re.ASCII)
 
 
 def _pairs(texts: tuple[str, ...]) -> Headers:
