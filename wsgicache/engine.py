@@ -230,6 +230,15 @@ class Engine:
         """What the journal, as this process knows it, says of an entry."""
         return self._index.verdict(entry.born, entry.key, entry.terms.groups)
 
+    def verdict_now(self, entry: Entry) -> Verdict:
+        """As `verdict`, at a newly read mark; HARD where the store does not tell."""
+        try:
+            self._follow(self.store.get([])[1])
+        except Exception as error:
+            self._store_failed(error)
+            return Verdict.HARD
+        return self.verdict(entry)
+
     def covered(self, key: str, groups: Sequence[str] = ()) -> Callable[[Mark], bool]:
         """A question: has a key been purged since a mark?"""
         return lambda born: self._index.verdict(born, key, groups) is not Verdict.VALID

@@ -15,7 +15,7 @@ from .collapse import Flight
 from .conditional import COOKIES, may_freshen, merge_304, not_modified
 from .engine import Engine, Found
 from .entry import Entry, Headers, intern_terms, make_etag
-from .fields import parse_etag
+from .fields import http_date, parse_etag
 from .freshness import initial_age
 from .hints import IGNORE, Hints
 from .journal import Verdict
@@ -170,7 +170,7 @@ class Fill:
         entry = self.found.entry
         assert entry is not None  # noqa: S101 - validators come from an entry
         fields = head.fields
-        if self.engine.verdict(entry) is Verdict.HARD or not may_freshen(
+        if self.engine.verdict_now(entry) is Verdict.HARD or not may_freshen(
             None if entry.terms.made_etag else entry.etag,
             entry.last_modified,
             fields.get("etag"),
@@ -179,7 +179,10 @@ class Fill:
             return Action.AGAIN
         keeps = self.admission.plan.keeps_cookies
         self.passed_on = () if keeps else tuple([pair for pair in head.headers if pair[0].lower() in COOKIES])
-        merged = Head(entry.terms.status, merge_304(entry.headers, head.headers, cookies=keeps))
+        sent = head.headers
+        if "date" not in fields and entry.field("date") is not None:  # RFC 9110 §6.6.1: it was sent now
+            sent = (*sent, ("Date", http_date(self._head_at)))
+        merged = Head(entry.terms.status, merge_304(entry.headers, sent, cookies=keeps))
         merged.fields.update({name: fields[name] for name in _OF_THE_304 if name in fields})
         self.head = merged
         self.settlement = settle(self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at)
