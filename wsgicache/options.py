@@ -158,7 +158,7 @@ def read_fields(value: Any) -> tuple[str, ...]:
     """Header field names, in lower case."""
     names = tuple(name.lower() for name in read_names(value))
     for name in names:
-        if not is_token(name):
+        if not is_token(name) or name == "*":
             raise ValueError(f"{name!r} is not a header field name")
     return names
 
@@ -194,7 +194,12 @@ def read_cookies(value: Any) -> tuple[str, ...] | str | None:
 
 def read_methods(value: Any) -> tuple[str, ...] | None:
     """Methods that a rule applies to, in upper case; None means every method."""
-    return None if value is None else tuple(name.upper() for name in read_names(value))
+    if value is None:
+        return None
+    methods = tuple(name.upper() for name in read_names(value))
+    if not methods:
+        raise ValueError("give methods, such as GET,HEAD; without any the rule would never apply")
+    return methods
 
 
 def one_of(*choices: str) -> Reader:

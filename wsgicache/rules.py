@@ -64,6 +64,8 @@ class Rule:
         options: dict[str, Any] = {"name": name}
         for word in words[1:]:
             option, equals, value = word.partition("=")
+            if option in options:
+                raise OptionError(f"rule.{name} = {text!r}: {option} is given twice; keep one")
             options[option] = value if equals else True
         try:
             return cls(words[0], **options)
