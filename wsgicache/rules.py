@@ -102,11 +102,19 @@ class Rule:
         options = self.options
         if options["methods"] is not None and method not in options["methods"]:
             return False
-        if options["host"] is not None and not fnmatchcase(host, options["host"].lower()):
+        if options["host"] is not None and not self._covers_host(host, options["host"].lower()):
             return False
         if self.restricts:
             return any(self._generous.match(spelling) for spelling in _spellings(path))
         return self._strict.match(path) is not None
+
+    def _covers_host(self, host: str, glob: str) -> bool:
+        """Whether the host matches; for a rule that restricts, on any port and with a final dot too."""
+        if fnmatchcase(host, glob):
+            return True
+        name, colon, port = host.rpartition(":")
+        bare = name if colon and port.isdigit() else host
+        return self.restricts and fnmatchcase(bare.removesuffix("."), glob)
 
     def __repr__(self) -> str:
         given = [
