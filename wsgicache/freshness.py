@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from .fields import Directives, parse_date
+from .fields import MAX_SECONDS, Directives, parse_date
 
 HEURISTIC_FRACTION: Final = 0.1
 """Share of the time since Last-Modified (RFC 9111 §4.2.2 names 10 % as typical)."""
@@ -41,7 +41,8 @@ def explicit_lifetime(
     if until is None:
         return Lifetime(0, "Expires")
     start = parse_date(date) if date is not None else None
-    return Lifetime(max(0, int(until - (now if start is None else start))), "Expires")
+    seconds = int(until - (now if start is None else start))
+    return Lifetime(min(max(0, seconds), MAX_SECONDS), "Expires")
 
 
 def heuristic_lifetime(

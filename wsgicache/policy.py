@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from .entry import Entry, Headers, Terms, intern_pairs, intern_terms
+from .entry import FOREVER, Entry, Headers, Terms, intern_pairs, intern_terms
 from .facts import Facts
 from .fields import (
     EMPTY,
@@ -670,7 +670,8 @@ def _lifetime(
     if plan.override and ttl is not None:
         return _capped(plan, code, Lifetime(ttl, "rule"))
     if hints.lifetime is not None:
-        return _capped(plan, code, Lifetime(max(0, int(hints.lifetime)), "hint"))
+        seconds = min(max(0, int(hints.lifetime)), FOREVER)
+        return _capped(plan, code, Lifetime(seconds, "hint"))
     expires = None if is_targeted else fields.get("expires")
     stated = explicit_lifetime(directives, expires, fields.get("date"), now)
     if stated is None and ttl is not None and "no-cache" not in directives:
