@@ -697,7 +697,8 @@ def _terms_for(
     now: float,
 ) -> Settlement:
     plan, fields = admission.plan, head.fields
-    always = "no-cache" in directives and not directives.names("no-cache") and not plan.override
+    overridden = plan.override and plan.ttl_for(head.code) is not None
+    always = "no-cache" in directives and not directives.names("no-cache") and not overridden
     validator = "etag" in fields or "last-modified" in fields
     if lifetime is None:
         needs_none = head.code in HEURISTIC_STATUSES or "public" in directives  # RFC 9111 §3
