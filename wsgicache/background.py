@@ -119,7 +119,7 @@ class Refresher:
                 key, job = self._jobs.popleft()
             try:
                 self.run(key, job)
-            except Exception as error:  # a thread outlives its jobs
+            except BaseException as error:  # a thread outlives its jobs, one that calls sys.exit() too
                 log.error("a background job failed", exc_info=error)
 
     def drain(self, timeout: float = 10.0) -> bool:

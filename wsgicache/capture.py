@@ -30,6 +30,7 @@ StartResponse = Callable[..., Write]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 Header = tuple[str, str]
 
+_ASKED: Final = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"})
 _END: Final = object()
 _NOT_PULLED: Final = object()
 
@@ -61,6 +62,7 @@ class Capture:
         "_sent",
         "_show_key",
         "_start_response",
+        "_unconditional",
         "_write",
     )
 
@@ -73,6 +75,7 @@ class Capture:
         self._write: Write | None = None
         self._app: App | None = None
         self._environ: Environ = {}
+        self._unconditional: Environ = {}
         self._iterable: Iterable[bytes] = ()
         self._iterator: Iterator[bytes] = iter(())
         self._chunks: list[bytes] | None = None
@@ -90,6 +93,8 @@ class Capture:
         """Call the app and return what the server is to iterate."""
         self._app = app
         self._environ = environ
+        if self._fill.conditional:  # frameworks keep things in the environ: a second call gets a clean one
+            self._unconditional = {name: value for name, value in environ.items() if name not in _ASKED}
         try:
             return self._or_stale(self._call)
         except BaseException:
@@ -302,8 +307,7 @@ class Capture:
         self._pending = []
         self._fill.conditional = False
         self._guarded("asking again", self._fill.prepare_again, None)
-        for name in ("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"):
-            self._environ.pop(name, None)
+        self._environ = self._unconditional
         return self._call()
 
     def _stale_instead(self, error: Exception) -> Iterable[bytes] | None:

@@ -104,9 +104,11 @@ class Collapse:
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None and flight.state is State.PENDING:
-                if flight.owner == owner:
+                own = flight.owner == owner
+                if own and flight.handed_over_at is None:
                     return Boarding.NESTED, None
-                if not (flight.born != born and covered(flight.born)):
+                # An own flight that waits for its client was left behind: waiting for it would never end.
+                if not own and not (flight.born != born and covered(flight.born)):
                     return self._join(flight)
             if not may_lead:
                 return Boarding.ALONE, None
@@ -136,18 +138,23 @@ class Collapse:
         """
         deadline = self._steady() + timeout
         with self._lock:
-            while flight.state is State.PENDING:
-                until = deadline
-                if flight.handed_over_at is not None:
-                    until = min(deadline, flight.handed_over_at + self._grace)
-                remaining = until - self._steady()
-                if remaining <= 0:
-                    self._forget(flight)
-                    break
-                assert flight.changed is not None  # noqa: S101 - made when the follower joined
-                flight.changed.wait(remaining)
-            flight.followers -= 1
+            try:
+                self._wait(flight, deadline)
+            finally:  # a follower may be killed while it waits
+                flight.followers -= 1
             return flight.state
+
+    def _wait(self, flight: Flight, deadline: float) -> None:
+        while flight.state is State.PENDING:
+            until = deadline
+            if flight.handed_over_at is not None:
+                until = min(deadline, flight.handed_over_at + self._grace)
+            remaining = until - self._steady()
+            if remaining <= 0:
+                self._forget(flight)
+                return
+            assert flight.changed is not None  # noqa: S101 - made when the follower joined
+            flight.changed.wait(remaining)
 
     def hand_over(self, flight: Flight) -> None:
         """The leader has given its server something to send, and waits to be asked for more."""

@@ -299,7 +299,10 @@ class Engine:
         """Take back an entry that turned out not to be whole, unless it was replaced already."""
         key = _place(entry)
         try:
-            self.store.delete(key, entry)
+            (stored,), _ = self.store.get([key])
+            # A hit may have put another object in its place: the same response with an ETag.
+            if isinstance(stored, Entry) and stored.born == entry.born and stored.body == entry.body:
+                self.store.delete(key, stored)
         except Exception as error:
             self._store_failed(error)
 

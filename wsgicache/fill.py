@@ -54,7 +54,9 @@ class Fill:
 
     __slots__ = (
         "_ended",
+        "_environ",
         "_head_at",
+        "_said",
         "admission",
         "asked",
         "background",
@@ -99,6 +101,8 @@ class Fill:
         """Fields of a 304 that this client gets beside the entry's."""
         self.outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
         self._head_at = self.asked
+        self._environ: dict[str, Any] = {}
+        self._said: tuple[object, ...] = ()
         self._ended = False
 
     # --- asking ------------------------------------------------------------------------------------
@@ -136,6 +140,8 @@ class Fill:
         self.head = head = Head(status, headers)
         self.outcome.forward_status = self.outcome.status = head.code
         self._head_at = engine.clock.wall()
+        self._environ = environ
+        self._said = self._says()
         if self.conditional and head.code == 304:
             return self._freshen(head, environ)
         if head.code >= 500 and self.stale_usable():
@@ -236,10 +242,23 @@ class Fill:
 
     # --- the body ----------------------------------------------------------------------------------
 
+    def _says(self) -> tuple[object, ...]:
+        """What the app has said of the response beside its head."""
+        hints = self.hints
+        named = len(hints.groups) if hints.groups else 0
+        ignored = IGNORE in self._environ and bool(self._environ[IGNORE])
+        return ignored, hints.ignored, hints.personal, hints.session_accessed, hints.lifetime, named
+
     def complete(self, body: bytes) -> Reason:
         """The whole body is there: store it, and let those who wait have it."""
         head = self.head
         assert head is not None  # noqa: S101 - decide came first
+        if self._says() != self._said:  # a body that was made meanwhile may know better than its head
+            ignored = bool(self._environ.get(IGNORE))
+            self.settlement = settle(self.admission, head, self.hints, ignored, self._head_at)
+            if self.settlement.terms is None:
+                self._not_stored(self.settlement.reason)
+                return self.settlement.reason
         reason = settle_body(self.admission, head, body, self.found.entry)
         if reason is None:
             entry = self._make(body)

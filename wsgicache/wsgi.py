@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import Any, Final
 
 from .answer import answer
-from .capture import App, Capture, Closing, Environ, Header, HeadOnly, StartResponse
-from .collapse import Boarding, State
+from .capture import App, Capture, Closing, Environ, Header, HeadOnly, StartResponse, for_client
+from .collapse import Boarding, Flight, State
 from .engine import Engine, Found
 from .entry import Entry
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
@@ -118,20 +118,32 @@ class Middleware:
         """Read, admit, look up, and deliver or forward; a fault of ours leaves the app alone with it."""
         engine = self.engine
         hints = Hints()
+        environ[HINTS] = hints
+        environ[CACHE] = self
+        if not self._enabled:
+            return self._watch(environ, start_response, Outcome(Reason.DISABLED))
         try:
-            environ[HINTS] = hints
-            environ[CACHE] = self
-            if not self._enabled:
-                return self._watch(environ, start_response, Outcome(Reason.DISABLED))
             facts = Facts(environ)
             admission = engine.admit(facts)
             found = engine.look_up(admission) if admission.reason is None else None
             if not self._warned_of_processes:
                 self._warn_of_processes(environ)
         except Exception as error:
-            engine.observer.fault("looking up", error)
-            return self._watch(environ, start_response, Outcome(Reason.CACHE_FAULT))
+            return self._without_cache(environ, start_response, "looking up", error)
         return self._answer(environ, start_response, admission, found, hints)
+
+    def _without_cache(
+        self, environ: Environ, start_response: StartResponse, where: str, error: Exception
+    ) -> Iterable[bytes]:
+        """A fault of ours, before the app was called or anything sent: the app answers alone."""
+        self.engine.observer.fault(where, error)
+        return self._watch(environ, start_response, Outcome(Reason.CACHE_FAULT))
+
+    def _record(self, outcome: Outcome) -> None:
+        try:
+            self.engine.observer.record(outcome)
+        except Exception as error:
+            self.engine.observer.fault("counting", error)
 
     def _answer(
         self,
@@ -180,7 +192,7 @@ class Middleware:
         try:
             return self.app(environ, head)
         finally:
-            self.engine.observer.record(outcome)
+            self._record(outcome)
 
     def _bypass(
         self, environ: Environ, start_response: StartResponse, admission: Admission
@@ -201,14 +213,17 @@ class Middleware:
                 self.engine.observer.fault("invalidating", error)
 
         iterable = self._watch(environ, start_response, outcome, seen)
-        if type(iterable) in (list, tuple) and heads:
+        if type(iterable) in (list, tuple):
             return iterable
         # A lazy body may still change what a page shows: what was stored meanwhile goes too.
         return Closing(iterable, partial(self._invalidate_again, admission, heads))
 
     def _invalidate_again(self, admission: Admission, heads: list[Head]) -> None:
-        for head in heads[-1:]:
-            self.engine.invalidate(admission, head)
+        try:
+            for head in heads[-1:]:
+                self.engine.invalidate(admission, head)
+        except Exception as error:
+            self.engine.observer.fault("invalidating", error)
 
     def _forward_unstored(
         self, environ: Environ, start_response: StartResponse, admission: Admission, found: Found
@@ -239,13 +254,13 @@ class Middleware:
     def _gateway_timeout(self, start_response: StartResponse, admission: Admission) -> Iterable[bytes]:
         """504, for a request that wants nothing but what is stored (RFC 9111 §5.2.1.7)."""
         outcome = Outcome(Reason.ONLY_IF_CACHED, key=admission.key, status=504)
-        self.engine.observer.record(outcome)
+        self._record(outcome)
         body = b"Nothing stored may answer this request, and it said only-if-cached.\n"
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),
         ]
-        start_response("504 Gateway Timeout", [*headers, ("Cache-Status", outcome.cache_status())])
+        start_response("504 Gateway Timeout", for_client(headers, outcome, self.engine, False))
         return () if admission.facts.method == "HEAD" else (body,)
 
     # --- from the store ----------------------------------------------------------------------------
@@ -263,7 +278,10 @@ class Middleware:
         outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
         after = None
         if found.reason is Reason.HIT_STALE_WHILE_REVALIDATE:
-            after = self._refresh_behind(environ, admission, found)
+            try:
+                after = self._refresh_behind(environ, admission, found)
+            except Exception as error:
+                self.engine.observer.fault("refreshing", error)
         chunks = self._send_entry(environ, start_response, admission, entry, outcome)
         return chunks if after is None else Closing(chunks, after)
 
@@ -275,14 +293,16 @@ class Middleware:
         entry: Entry,
         outcome: Outcome,
     ) -> Iterable[bytes]:
-        made = answer(entry, admission.facts)
-        now = self._clock.wall()
-        outcome.ttl = entry.ttl(now)
-        outcome.status = int(made.status[:3])
-        self.engine.observer.record(outcome)
-        line = outcome.cache_status(show_key=self._shows_key(environ))
-        age = AGES[max(0, int(now - entry.since))]
-        start_response(made.status, [*made.headers, age, ("Cache-Status", line)])
+        try:
+            made = answer(entry, admission.facts)
+            now = self._clock.wall()
+            outcome.ttl = entry.ttl(now)
+            outcome.status = int(made.status[:3])
+            headers = (*made.headers, AGES[max(0, int(now - entry.since))])
+        except Exception as error:
+            return self._without_cache(environ, start_response, "answering", error)
+        self._record(outcome)
+        start_response(made.status, for_client(headers, outcome, self.engine, self._shows_key(environ)))
         return made.chunks
 
     # --- forward -----------------------------------------------------------------------------------
@@ -298,35 +318,56 @@ class Middleware:
         """Ask the app, or share the answer to somebody who is asking it already."""
         if self._only_if_cached(admission):
             return self._gateway_timeout(start_response, admission)
-        deadline = perf_counter() + self.engine.settings.wait_timeout
-        detail: Reason | None = None
-        for _ in range(_MAX_ROUNDS):
-            boarding, flight, detail = self._board(admission, found)
-            if boarding is not Boarding.FOLLOW or flight is None:
-                break
-            state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
-            if state is State.LANDED and flight.entry is not None:
-                shared = self._share(environ, start_response, admission, found, flight.entry)
-                if shared is not None:
-                    return shared
-            elif state is State.RELEASED:
-                flight, detail = None, Reason.MISS_MARKER
-                break
-            if perf_counter() >= deadline:
-                flight, detail = None, Reason.COLLAPSE_TIMEOUT
-                break
-            found = self.engine.look_up(admission)
-            if found.reason.is_hit:
-                return self._deliver(environ, start_response, admission, found)
-            flight = None
+        try:
+            found, shared, flight, detail = self._queue(admission, found)
+            if shared is None and not found.reason.is_hit:
+                fill = self._new_fill(admission, found, flight, hints)
+                fill.outcome.detail = detail
+        except Exception as error:
+            return self._without_cache(environ, start_response, "collapsing", error)
+        if shared is not None:
+            return self._share(environ, start_response, admission, found, shared)
+        if found.reason.is_hit:
+            return self._deliver(environ, start_response, admission, found)
         if detail is Reason.BYPASS_NESTED:
             outcome = Outcome(detail, key=admission.key, rule=admission.plan.label)
             return self._watch(environ, start_response, outcome)
-        fill = Fill(self.engine, admission, found, flight, hints)
-        fill.outcome.detail = detail
         return self._run(environ, start_response, fill)
 
-    def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Any, Reason | None]:
+    def _queue(
+        self, admission: Admission, found: Found
+    ) -> tuple[Found, Entry | None, Flight | None, Reason | None]:
+        """Wait behind those who ask for the same page, until there is an answer or it is our turn.
+
+        Returns the last look-up, the entry to share if there is one, the flight to lead if there is one,
+        and a reason that says more.
+        """
+        deadline = perf_counter() + self.engine.settings.wait_timeout
+        for _ in range(_MAX_ROUNDS):
+            boarding, flight, detail = self._board(admission, found)
+            if boarding is not Boarding.FOLLOW or flight is None:
+                return found, None, flight, detail
+            state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
+            if state is State.LANDED and self._may_share(admission, flight.entry):
+                return found, flight.entry, None, None
+            if state is State.RELEASED:
+                return found, None, None, Reason.MISS_MARKER
+            if perf_counter() >= deadline:
+                return found, None, None, Reason.COLLAPSE_TIMEOUT
+            found = self.engine.look_up(admission)
+            if found.reason.is_hit:
+                break
+        return found, None, None, None
+
+    def _new_fill(self, admission: Admission, found: Found, flight: Flight | None, hints: Hints) -> Fill:
+        try:
+            return Fill(self.engine, admission, found, flight, hints)
+        except BaseException:
+            if flight is not None:
+                self.engine.collapse.fail(flight)
+            raise
+
+    def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Flight | None, Reason | None]:
         """Lead, follow, or go alone, and why."""
         engine = self.engine
         if admission.personal is not None or found.mark is None:
@@ -341,6 +382,12 @@ class Middleware:
         )
         return boarding, flight, _DETAILS.get(boarding)
 
+    def _may_share(self, admission: Admission, entry: Entry | None) -> bool:
+        """Whether a follower could have had the leader's entry from the store (house rule 13)."""
+        if entry is None:
+            return False
+        return judge(admission, entry, self.engine.verdict(entry), self._clock.wall()) is Reason.HIT
+
     def _share(
         self,
         environ: Environ,
@@ -348,11 +395,8 @@ class Middleware:
         admission: Admission,
         found: Found,
         entry: Entry,
-    ) -> Iterable[bytes] | None:
-        """Answer a follower from the leader's entry, if it could have had it from the store."""
-        reason = judge(admission, entry, self.engine.verdict(entry), self._clock.wall())
-        if reason is not Reason.HIT:
-            return None
+    ) -> Iterable[bytes]:
+        """Answer a follower from the leader's entry."""
         outcome = Outcome(
             found.miss,
             forward_status=entry.terms.code,
@@ -368,11 +412,10 @@ class Middleware:
             seen = self._environ_for_fill(environ, fill)
             capture = Capture(fill, start_response, self._shows_key(environ))
         except BaseException as error:
-            fill.end()
-            if not isinstance(error, Exception):
+            fill.failed()
+            if fill.background or not isinstance(error, Exception):
                 raise
-            self.engine.observer.fault("preparing", error)
-            return self.app(environ, start_response)
+            return self._without_cache(environ, start_response, "preparing", error)
         return capture.run(self.app, seen)
 
     def _environ_for_fill(self, environ: Environ, fill: Fill) -> Environ:
@@ -416,7 +459,14 @@ class Middleware:
             return None
         if not refresher.claim(found.key):
             return None
-        return partial(refresher.run, found.key, job)
+        return partial(self._run_behind, found.key, job)
+
+    def _run_behind(self, key: str, job: Callable[[], bool]) -> None:
+        """Refresh after the response; a fault of ours is no error of the response."""
+        try:
+            self.engine.refresher.run(key, job)
+        except Exception as error:
+            self.engine.observer.fault("refreshing", error)
 
     def _refresh(self, environ: Environ) -> bool:
         """Ask the app for a page that nobody waits for. True where a response was stored."""
@@ -432,7 +482,7 @@ class Middleware:
         boarding, flight = engine.collapse.board(found.key, found.mark, engine.covered(admission.key))
         if boarding is not Boarding.LEAD:
             return True
-        fill = Fill(engine, admission, found, flight, hints)
+        fill = self._new_fill(admission, found, flight, hints)
         fill.background = True
         try:
             response = self._run(environ, _refuse_nothing, fill)
