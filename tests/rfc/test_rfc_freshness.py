@@ -80,7 +80,7 @@ def test_several_lines_are_one_list():
         "max-age= 60",
         "max-age =60",
         "max-age=6 0",
-        "max-age=٦٠".encode().decode("latin-1"),
+        "max-age=\xd9\xa6\xd9\xa0",
         "max-age=60, max-age=30",
         "max-age=30, max-age=60",
         "max-age=0, max-age=60",
@@ -258,4 +258,4 @@ def test_fresh_until_the_last_second_and_no_longer():
     reply = site.get()
     assert (reply.cache["fwd"], site.calls) == ("stale", 2)
     assert site.last["HTTP_IF_NONE_MATCH"] == '"a"'
-    assert START + 60 == site.clock.now
+    assert site.clock.now == START + 60

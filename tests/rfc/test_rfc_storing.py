@@ -4,7 +4,6 @@ import pytest
 from rfc_helpers import Site, assert_lifetime, assert_not_stored, at, page
 
 FRESH = "Cache-Control: max-age=60"
-NO_BODY = {"204", "304"}
 
 
 # --- statuses --------------------------------------------------------------------------------------
@@ -12,12 +11,55 @@ NO_BODY = {"204", "304"}
 
 @pytest.mark.parametrize(
     "status",
-    "200 201 202 203 204 205 207 226 300 301 302 303 307 308 400 401 402 403 404 405 406 410 413 414 415 417 "
-    "418 421 422 425 428 429 431 451 499 500 501 502 503 504 505 511 599".split(),
+    [
+        200,
+        201,
+        202,
+        203,
+        204,
+        205,
+        207,
+        226,
+        300,
+        301,
+        302,
+        303,
+        307,
+        308,
+        400,
+        401,
+        402,
+        403,
+        404,
+        405,
+        406,
+        410,
+        413,
+        414,
+        415,
+        417,
+        418,
+        421,
+        422,
+        425,
+        428,
+        429,
+        431,
+        451,
+        499,
+        500,
+        501,
+        502,
+        503,
+        504,
+        505,
+        511,
+        599,
+    ],
 )
 def test_every_final_status_is_stored_with_an_explicit_lifetime(status):
     """RFC 9111 §3: the status code is final, and there is an explicit lifetime."""
-    assert_lifetime(Site(FRESH, status=f"{status} So", body=b"" if status in NO_BODY else b"page"), 60)
+    assert_lifetime(Site(FRESH, status=f"{status} So", body=b"" if status == 204 else b"page"), 60)
 
 
 @pytest.mark.parametrize("status", ["206 Partial Content", "304 Not Modified"])
