@@ -1,0 +1,282 @@
+"""Imports point downwards only, the core touches nothing of the outer world, nothing goes in circles.
+
+The table below is the plan of the design's architecture page; a new module is entered here on purpose.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import wsgicache
+
+ROOT = Path(wsgicache.__file__).parent
+
+LAYERS = {
+    "0 words": ["outcome", "fields"],
+    "1 core": [
+        "key", "journal", "entry", "ready", "freshness", "conditional", "ranges", "search", "rules",
+        "options", "profile", "plan", "facts", "policy", "answer", "tokens", "cookiepass", "hints",
+    ],
+    "2 stores": ["stores", "stores.memory", "stores.sieve"],
+    "3 engine": ["clock", "collapse", "background", "observe", "engine", "fill", "config", "explain"],
+    "4 adapter": ["capture", "wsgi"],
+    "5 faces": ["cache", "paste"],
+    "6 the front door and what tests need": [
+        "__init__", "testing", "testing.apps", "testing.contract", "testing.requests", "testing.stores",
+    ],
+}  # fmt: skip
+"""Modules by layer. A module may import its own layer and those above it in this list."""
+
+ANYWHERE = {"_version"}
+"""A module that imports nothing of ours."""
+
+OUTER_WORLD = {
+    "time",
+    "socket",
+    "threading",
+    "os",
+    "logging",
+    "asyncio",
+    "subprocess",
+    "select",
+    "queue",
+    "io",
+}
+"""What layers 0 and 1 do not import: they take what they need to know, the time above all."""
+
+LAZY = {
+    ("options", "difflib"): "only a misspelt option needs it",
+    ("stores", "stores.memory"): "a store's module is imported when its URL is used",
+}
+"""Imports inside functions, each with its reason."""
+
+FACES = ("flask",)
+"""Packages of layer 5: their modules need no entry each, and may need packages that are extras."""
+
+RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}
+
+
+def modules():
+    """Every module of the package, by its dotted name without `wsgicache.`, and its source."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts)
+        if len(parts) > 1 and parts[-1] == "__init__":
+            name = ".".join(parts[:-1])
+        found[name] = path
+    return found
+
+
+MODULES = modules()
+PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+RANK |= {name: list(LAYERS).index("5 faces") for name in MODULES if name.split(".")[0] in FACES}
+INNER = [name for name in MODULES if name.split(".")[0] not in FACES]
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+
+
+def package_of(module):
+    """The package that relative imports of a module start from, as parts."""
+    if module == "__init__":
+        return []
+    parts = module.split(".")
+    return parts if module in PACKAGES else parts[:-1]
+
+
+def resolve(module, node):
+    """The names that one import statement imports: ours as in LAYERS, others by their full name."""
+    if isinstance(node, ast.Import):
+        return [_ours(alias.name.split(".")) if _is_ours(alias.name) else alias.name for alias in node.names]
+    if node.level:
+        base = package_of(module)[: len(package_of(module)) - node.level + 1]
+        base += node.module.split(".") if node.module else []
+    elif _is_ours(node.module or ""):
+        base = (node.module or "").split(".")[1:]
+    else:
+        return [node.module or ""]
+    if not base or ".".join(base) in PACKAGES:
+        return [_submodule(base, alias.name) for alias in node.names]
+    return [".".join(base)]
+
+
+def _is_ours(name):
+    return name.split(".")[0] == "wsgicache"
+
+
+def _ours(parts):
+    return ".".join(parts[1:]) or "__init__"
+
+
+def _submodule(base, name):
+    """`from .stores import memory` names a module; `from .stores import Store` names its package."""
+    whole = ".".join([*base, name])
+    return whole if whole in MODULES else ".".join(base) or "__init__"
+
+
+def imports(module, *, lazy=None):
+    """(imported name, line) of a module: all of them, only those in functions, or only those outside."""
+    found = []
+    for node, inside in _walk(TREES[module], False):
+        if lazy is None or lazy is inside:
+            found += [(name, node.lineno) for name in resolve(module, node)]
+    return found
+
+
+def _walk(node, inside):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, inside
+        else:
+            yield from _walk(
+                child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            )
+
+
+def test_every_module_has_a_layer():
+    unknown = sorted(set(MODULES) - set(RANK) - ANYWHERE)
+    assert not unknown, f"enter these into LAYERS: {unknown}"
+    gone = sorted({name for names in LAYERS.values() for name in names} - set(MODULES))
+    assert not gone, f"these are in LAYERS and not in the package: {gone}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_import_points_upwards(module):
+    upward = [
+        f"line {line}: {module} (layer {RANK[module]}) imports {name} (layer {RANK[name]})"
+        for name, line in imports(module)
+        if name in RANK and module in RANK and RANK[name] > RANK[module]
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("module", sorted(LAYERS["0 words"]))
+def test_the_words_import_nothing_of_ours(module):
+    assert not [name for name, _ in imports(module) if name in MODULES]
+
+
+@pytest.mark.parametrize("module", sorted(LAYERS["0 words"] + LAYERS["1 core"]))
+def test_the_core_touches_nothing_of_the_outer_world(module):
+    touched = [f"line {line}: {name}" for name, line in imports(module) if name.split(".")[0] in OUTER_WORLD]
+    assert not touched
+
+
+@pytest.mark.parametrize("module", sorted(LAYERS["0 words"] + LAYERS["1 core"]))
+def test_the_core_asks_nobody_what_time_it_is(module):
+    calls = {node.func.attr for node in ast.walk(TREES[module]) if _is_method_call(node)}
+    assert not calls & {"now", "utcnow", "today", "monotonic", "perf_counter", "time"}
+
+
+def _is_method_call(node):
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+
+
+def test_no_imports_go_in_circles():
+    graph = {name: {other for other, _ in imports(name) if other in MODULES} - {name} for name in MODULES}
+    assert not cycle(graph)
+
+
+def cycle(graph):
+    """A circle of names, or nothing."""
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return None
+        path.append(name)
+        for other in sorted(graph[name]):
+            found = visit(other)
+            if found:
+                return found
+        path.pop()
+        done.add(name)
+        return None
+
+    for name in sorted(graph):
+        found = visit(name)
+        if found:
+            return found
+    return None
+
+
+def test_imports_inside_functions_are_lazy_for_a_reason_that_is_told():
+    inside = {(module, name) for module in INNER for name, _ in imports(module, lazy=True)}
+    assert inside == {(module, name) for module, name in LAZY if module in INNER}
+    assert all(LAZY.values())
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_face_imports_nothing_of_ours_inside_functions(face):
+    """Extras may be imported late; a module of ours that must be hides a circle."""
+    modules = [name for name in MODULES if name.split(".")[0] == face]
+    late = [(module, name) for module in modules for name, _ in imports(module, lazy=True) if name in MODULES]
+    assert not set(late) - set(LAZY)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_import_stands_at_the_bottom_of_a_file(module):
+    body = TREES[module].body
+    last = max(
+        [i for i, node in enumerate(body) if isinstance(node, ast.Import | ast.ImportFrom)], default=-1
+    )
+    first = min([i for i, node in enumerate(body) if _defines(node)], default=len(body))
+    assert last < first
+
+
+def _defines(node):
+    return isinstance(node, ast.FunctionDef | ast.ClassDef)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - PACKAGES))
+def test_nothing_is_imported_only_to_be_exported_again(module):
+    used = {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+    text = MODULES[module].read_text("utf-8")
+    for node, _ in _walk(TREES[module], False):
+        for alias in node.names:
+            name = (alias.asname or alias.name).split(".")[0]
+            assert name in used or name == "annotations" or f'"{name}' in text, (
+                f"{name} is imported, not used"
+            )
+
+
+def test_the_front_door_exports_what_a_user_types():
+    assert sorted(wsgicache.__all__) == ["Outcome", "Reason", "Rule", "Store", "WSGICache", "__version__"]
+
+
+# --- what is asked here would be noticed ------------------------------------------------------------
+
+
+def test_a_circle_is_noticed():
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "names"),
+    [
+        ("engine", "from .policy import admit", ["policy"]),
+        ("engine", "from . import policy, Rule", ["policy", "__init__"]),
+        ("engine", "import wsgicache.policy", ["policy"]),
+        ("engine", "from wsgicache.stores import memory, Store", ["stores.memory", "stores"]),
+        ("stores.memory", "from ..entry import Entry", ["entry"]),
+        ("stores.memory", "from .sieve import Sieve", ["stores.sieve"]),
+        ("stores", "from ..entry import Entry", ["entry"]),
+        ("stores", "from .memory import MemoryStore", ["stores.memory"]),
+        ("__init__", "from .cache import WSGICache", ["cache"]),
+        ("engine", "import os, logging.handlers", ["os", "logging.handlers"]),
+    ],
+)
+def test_imports_are_resolved(module, source, names):
+    assert resolve(module, ast.parse(source).body[0]) == names
+
+
+def test_what_is_outside_the_standard_library_is_imported_where_it_is_declared():
+    declared = {"werkzeug"}
+    for module in INNER:
+        for name, line in imports(module, lazy=False):
+            top = name.split(".")[0]
+            known = name in MODULES or top in sys.stdlib_module_names or top in declared
+            assert known, f"{module}, line {line}: {name} is no dependency"
