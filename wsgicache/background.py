@@ -64,11 +64,12 @@ class Refresher:
             if len(self._jobs) >= self._queue_limit or not self._claim(key):
                 return False
             self._jobs.append((key, job))
-            if self._waiting:
-                self._wake.notify()
-            elif self._threads < self._limit:
+            # A thread that was woken still counts as waiting until it runs.
+            if len(self._jobs) > self._waiting and self._threads < self._limit:
                 self._threads += 1
                 threading.Thread(target=self._work, name="wsgicache-refresh", daemon=True).start()
+            else:
+                self._wake.notify()
         return True
 
     def claim(self, key: str) -> bool:
