@@ -134,7 +134,13 @@ def raw_extra(raw: str | None, path: str, query: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _same_target(target: str, path: str) -> bool:
-    """Whether the raw path is just the percent-encoded form of the decoded one."""
+    """Whether the raw path is just the percent-encoded form of the decoded one.
+
+    One that holds a percent sign never is: `/a%25b` and the malformed `/a%b` are decoded to the same, and
+    the latter is what equals the path.
+    """
+    if "%" in path:
+        return False
     try:
         raw_bytes, path_bytes = target.encode("latin-1"), path.encode("latin-1")
     except UnicodeEncodeError:
