@@ -295,7 +295,7 @@ class Capture:
         headers = (*made.headers, *fill.passed_on, AGES[max(0, int(now - entry.since))])
         if action is Action.STALE:
             fill.outcome.reason = Reason.HIT_STALE_IF_ERROR
-            fill.failed()
+            fill.gave_stale()
         fill.outcome.ttl = entry.ttl(now)
         fill.outcome.status = int(made.status[:3])
         return made._replace(headers=headers)

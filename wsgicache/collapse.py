@@ -1,9 +1,9 @@
 """Collapsing in a process: several requests for one page share one call of the app (RFC 9111 §4).
 
 The first request for a key leads; those that come while it is under way follow. A flight always ends:
-with an entry, released (the answer is not storable: everybody goes to the app at once), or failed (one
-follower leads the next flight). Followers wait with a deadline, and not for a leader whose client is slow
-to take what the app has already given.
+with an entry, released (the answer is not storable: everybody goes to the app at once), stale (the app
+failed, and a stale page answers all), or failed (one follower leads the next flight). Followers wait with a
+deadline, and not for a leader whose client is slow to take what the app has already given.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class State(Enum):
     PENDING = "pending"
     LANDED = "landed"
     RELEASED = "released"
+    STALE = "stale"
     FAILED = "failed"
 
 
@@ -174,6 +175,10 @@ class Collapse:
     def release(self, flight: Flight) -> None:
         """The answer is not storable: followers go to the app, all at once."""
         self._end(flight, State.RELEASED, None)
+
+    def give_stale(self, flight: Flight) -> None:
+        """The app failed and a stale page answered: it may answer followers too."""
+        self._end(flight, State.STALE, None)
 
     def fail(self, flight: Flight) -> None:
         """There is no answer: one of the followers leads the next flight."""

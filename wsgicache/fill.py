@@ -166,10 +166,7 @@ class Fill:
 
     def stale_usable(self) -> bool:
         """Whether the entry found may stand in for an app that fails."""
-        entry = self.found.entry
-        if entry is None or self.found.reason in _UNRELATED:
-            return False
-        return usable_on_error(entry, self.engine.verdict(entry), self.engine.clock.wall())
+        return stale_usable(self.engine, self.found)
 
     def _freshen(self, head: Head, environ: dict[str, Any]) -> Action:
         """A 304 for the validators of the entry found (RFC 9111 §4.3.4)."""
@@ -326,6 +323,11 @@ class Fill:
         if self.flight is not None:
             self.engine.collapse.release(self.flight)
 
+    def gave_stale(self) -> None:
+        """The app failed and the stale entry answered: those who wait may have it too."""
+        if self.flight is not None:
+            self.engine.collapse.give_stale(self.flight)
+
     def failed(self) -> None:
         """There is nothing to share: one of those who wait asks the app itself."""
         if self.flight is not None:
@@ -378,6 +380,14 @@ def _with_headers(entry: Entry, head: Head) -> Entry:
 
 _OF_THE_304 = ("age", *COOKIES)
 """Fields that the stored response does not take over, but that decide what becomes of it."""
+
+
+def stale_usable(engine: Engine, found: Found) -> bool:
+    """Whether what was found may stand in for an app that fails (RFC 5861 §4)."""
+    entry = found.entry
+    if entry is None or found.reason in _UNRELATED:
+        return False
+    return usable_on_error(entry, engine.verdict(entry), engine.clock.wall())
 
 
 def _is_made(entry: Entry, name: str) -> bool:

@@ -15,7 +15,7 @@ from .collapse import Boarding, Flight, State
 from .engine import Engine, Found
 from .entry import Entry
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
-from .fill import Fill
+from .fill import Fill, stale_usable
 from .hints import CACHE, HINTS, IGNORE, Hints
 from .key import COOKIE_FIELD, environ_name
 from .outcome import Outcome, Reason
@@ -326,7 +326,7 @@ class Middleware:
         except Exception as error:
             return self._without_cache(environ, start_response, "collapsing", error)
         if shared is not None:
-            return self._share(environ, start_response, admission, found, shared)
+            return self._share(environ, start_response, admission, detail or found.miss, shared)
         if found.reason.is_hit:
             return self._deliver(environ, start_response, admission, found)
         if detail is Reason.BYPASS_NESTED:
@@ -350,6 +350,8 @@ class Middleware:
             state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
             if state is State.LANDED and self._may_share(admission, flight.entry):
                 return found, flight.entry, None, None
+            if state is State.STALE and stale_usable(self.engine, found):
+                return found, found.entry, None, Reason.HIT_STALE_IF_ERROR
             if state is State.RELEASED:
                 return found, None, None, Reason.MISS_MARKER
             if perf_counter() >= deadline:
@@ -393,13 +395,13 @@ class Middleware:
         environ: Environ,
         start_response: StartResponse,
         admission: Admission,
-        found: Found,
+        reason: Reason,
         entry: Entry,
     ) -> Iterable[bytes]:
-        """Answer a follower from the leader's entry."""
+        """Answer a follower from the leader's entry, or from the stale one that stood in for the app."""
         outcome = Outcome(
-            found.miss,
-            forward_status=entry.terms.code,
+            reason,
+            forward_status=None if reason is Reason.HIT_STALE_IF_ERROR else entry.terms.code,
             collapsed=True,
             key=admission.key,
             rule=admission.plan.label,
