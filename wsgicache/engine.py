@@ -126,7 +126,7 @@ class Engine:
         """Find what is stored for a request and judge it.
 
         Args:
-            arm: let the hit path answer such requests from now on; explain does not.
+            arm: let the hit path answer such requests from now on; explain does not, and changes nothing.
         """
         now = self.clock.now()
         stamp = self.stamp
@@ -134,14 +134,15 @@ class Engine:
         try:
             stored = self._find(admission, found)
         except Exception as error:
-            self._store_failed(error)
+            if arm:
+                self._store_failed(error)
             found.reason = found.miss = Reason.STORE_DOWN
             return found
         if stored is None or stored.key != admission.key or _is_gone(stored, now):
             found.miss = Reason.VARY_MISS if found.variants is not None else Reason.URI_MISS
             found.reason = admission.personal or found.miss
             return found
-        found.entry = entry = self._sealed(found.key, stored)
+        found.entry = entry = self._sealed(found.key, stored) if arm else with_etag(stored)
         found.verdict = self._index.verdict(entry.born, entry.key, entry.terms.groups)
         found.reason = found.miss = judge(admission, entry, found.verdict, now)
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from werkzeug.test import create_environ
 
@@ -150,13 +151,17 @@ def environ_for(url: str, method: str, headers: Mapping[str, str]) -> dict[str, 
     environ["SCRIPT_NAME"] = ""
     environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = query or ""
-    for name in ("RAW_URI", "REQUEST_URI"):
-        environ[name] = (
-            url
-            if origin is None
-            else url.partition("://")[2].partition("/")[1] + url.partition("://")[2].partition("/")[2] or "/"
-        )
+    target = _raw_path(url, origin) + ("" if query is None else f"?{query}")
+    environ["RAW_URI"] = environ["REQUEST_URI"] = target
     return dict(environ)
+
+
+def _raw_path(url: str, origin: str | None) -> str:
+    """The path of a URL as a client sends it: percent-encoded, but not decoded before."""
+    text = url.partition("#")[0].partition("?")[0]
+    if origin is not None:
+        text = "/" + text.partition("://")[2].partition("/")[2]
+    return quote(text, safe="%/:@!$&'()*+,;=~-._")
 
 
 def _key_parts(admission: Admission) -> dict[str, str] | None:
