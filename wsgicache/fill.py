@@ -182,12 +182,7 @@ class Fill:
             return Action.AGAIN
         keeps = self.admission.plan.keeps_cookies
         self.passed_on = () if keeps else tuple([pair for pair in head.headers if pair[0].lower() in COOKIES])
-        sent = head.headers
-        if "date" not in fields and entry.field("date") is not None:  # RFC 9110 §6.6.1: it was sent now
-            sent = (*sent, ("Date", http_date(self._head_at)))
-        merged = Head(entry.terms.status, merge_304(entry.headers, sent, cookies=keeps))
-        merged.fields.update({name: fields[name] for name in _OF_THE_304 if name in fields})
-        self.head = merged
+        self.head = merged = self._merged(entry, head)
         self.settlement = settle(self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at)
         if self.settlement.reason is Reason.STORED:
             self._keep_freshened(entry)
@@ -197,6 +192,16 @@ class Fill:
             self.entry = _with_headers(entry, merged)
             self._not_stored(self.settlement.reason)
         return Action.FRESHENED
+
+    def _merged(self, entry: Entry, head: Head) -> Head:
+        """The head of an entry as a 304 or an answer to HEAD updates it (RFC 9111 §3.2)."""
+        sent = head.headers
+        if "date" not in head.fields and entry.field("date") is not None:  # RFC 9110 §6.6.1: it was sent now
+            sent = (*sent, ("Date", http_date(self._head_at)))
+        updated = merge_304(entry.headers, sent, cookies=self.admission.plan.keeps_cookies)
+        merged = Head(entry.terms.status, updated)
+        merged.fields.update({name: head.fields[name] for name in _OF_THE_304 if name in head.fields})
+        return merged
 
     def _keep_freshened(self, old: Entry) -> None:
         fresh = self._make(old.body)
@@ -226,7 +231,7 @@ class Fill:
             self.engine.forget(self.found)
         elif "etag" in stated or "last-modified" in stated:
             self._head_at = self.engine.clock.wall()
-            self.head = Head(entry.terms.status, merge_304(entry.headers, head.headers))
+            self.head = self._merged(entry, head)
             self.settlement = settle(self.admission, self.head, self.hints, False, self._head_at)
             if self.settlement.reason is Reason.STORED and self.engine.verdict(entry) is Verdict.VALID:
                 self._keep_freshened(entry)
