@@ -145,6 +145,8 @@ class Engine:
         found.entry = entry = self._sealed(found.key, stored) if arm else with_etag(stored)
         found.verdict = self._index.verdict(entry.born, entry.key, entry.terms.groups)
         found.reason = found.miss = judge(admission, entry, found.verdict, now)
+        if admission.personal is not None and found.miss in _NOTHING_THERE:
+            found.reason = admission.personal
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
             self._arm(admission, found, stamp)
         return found
@@ -354,6 +356,10 @@ def _place(entry: Entry) -> str:
     """The key that an entry is stored under."""
     varying = entry.terms.varying
     return variant_key(entry.key, varying, entry.values) if varying else entry.key
+
+
+_NOTHING_THERE: Final = frozenset({Reason.MISS_RULES, Reason.MISS_PURGED, Reason.VARY_MISS})
+"""What is found is not this request's, so a visitor bypasses the cache as with an empty place."""
 
 
 def _is_noted(record: Variants, key: str, entry: Entry) -> bool:
