@@ -207,7 +207,7 @@ def app_error():
 # --- settle -----------------------------------------------------------------------------------------
 
 one_request(Reason.STORED)
-one_request(Reason.NOT_STORED_METHOD, method="HEAD")
+one_request(Reason.NOT_STORED_METHOD, options=RFC, method="HEAD")
 one_request(Reason.NOT_STORED_RANGE, headers={"Range": "bytes=0-1"})
 one_request(Reason.NOT_STORED_REQUEST, options=RFC, headers={"Cache-Control": "no-store"})
 one_request(Reason.NOT_STORED_STATUS, control("max-age=60", status="400 Bad Request"))
