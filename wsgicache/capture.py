@@ -493,6 +493,11 @@ class Capture:
 
     # --- the end -----------------------------------------------------------------------------------
 
+    def mute(self) -> None:
+        """The client gets no body: what there is of it is read at `close()`, for the store alone."""
+        self._muted = True
+        self._pending = []
+
     def close(self) -> None:
         """What the server calls when it is done; also when it gives up early."""
         if self._closed:
@@ -591,6 +596,36 @@ def without(headers: list[Header], names: frozenset[str]) -> list[Header]:
         if name.lower() in names:
             return [pair for pair in headers if pair[0].lower() not in names]
     return headers
+
+
+class Bodiless:
+    """The answer to a HEAD that was asked as a GET: its body is for the store alone."""
+
+    __slots__ = ("_iterable",)
+
+    def __init__(self, iterable: Iterable[bytes]) -> None:
+        self._iterable = iterable
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        """Read what is to be stored, and close the app's iterable."""
+        if isinstance(self._iterable, Capture):
+            self._iterable.mute()
+        close = getattr(self._iterable, "close", None)
+        if close is not None:
+            close()
+
+
+def bodiless(start_response: StartResponse) -> StartResponse:
+    """A `start_response` whose `write()` sends nothing."""
+
+    def begin(*head: Any) -> Write:
+        start_response(*head)
+        return lambda data: None
+
+    return begin
 
 
 class HeadOnly:

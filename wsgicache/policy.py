@@ -293,13 +293,20 @@ def _personal(facts: Facts, admission: Admission) -> Reason | None:
 
 def _unstorable_request(facts: Facts, admission: Admission) -> Reason | None:
     """Why no answer to this request is stored, whatever it says."""
-    if facts.method != "GET":
+    if facts.method != "GET" and not _head_may_fill(admission):
         return Reason.NOT_STORED_METHOD
     if facts.range is not None:
         return Reason.NOT_STORED_RANGE
     if admission.plan.profile.obey_request and "no-store" in request_directives(facts):
         return Reason.NOT_STORED_REQUEST
     return None
+
+
+def _head_may_fill(admission: Admission) -> bool:
+    """Whether a HEAD that finds nothing is asked as a GET, so that its answer can be stored: the app would
+    have made the same response for both (RFC 9110 §9.3.2)."""
+    visitor = admission.personal is not None or admission.cookies.lookup_only
+    return admission.plan.profile.head_fills and not visitor
 
 
 def request_directives(facts: Facts) -> Directives:

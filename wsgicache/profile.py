@@ -27,6 +27,7 @@ class Profile(NamedTuple):
     obey_request: bool
     refuse_overrides: bool
     search_tokens: bool
+    head_fills: bool
     normalise_encoding: bool
     drop_fields: tuple[str, ...]
 
@@ -43,6 +44,7 @@ SAFE: Final = Profile(
     obey_request=False,
     refuse_overrides=True,
     search_tokens=True,
+    head_fills=True,
     normalise_encoding=True,
     drop_fields=DEFAULT_DROPPED,
 )
@@ -59,6 +61,7 @@ RFC: Final = Profile(
     obey_request=True,
     refuse_overrides=False,
     search_tokens=False,
+    head_fills=False,
     normalise_encoding=False,
     drop_fields=(),
 )

@@ -10,7 +10,18 @@ from time import perf_counter
 from typing import Any, Final
 
 from .answer import answer
-from .capture import App, Capture, Closing, Environ, Header, HeadOnly, StartResponse, for_client
+from .capture import (
+    App,
+    Bodiless,
+    Capture,
+    Closing,
+    Environ,
+    Header,
+    HeadOnly,
+    StartResponse,
+    bodiless,
+    for_client,
+)
 from .collapse import Boarding, Flight, State
 from .engine import Engine, Found
 from .entry import Entry
@@ -412,13 +423,17 @@ class Middleware:
         """Call the app for a fill, with an environ that holds nothing unkeyed."""
         try:
             seen = self._environ_for_fill(environ, fill)
+            if fill.admission.facts.method == "HEAD":
+                start_response = bodiless(start_response)
             capture = Capture(fill, start_response, self._shows_key(environ))
         except BaseException as error:
             fill.failed()
             if fill.background or not isinstance(error, Exception):
                 raise
             return self._without_cache(environ, start_response, "preparing", error)
-        return capture.run(self.app, seen)
+        if fill.admission.facts.method != "HEAD":
+            return capture.run(self.app, seen)
+        return Bodiless(capture.run(self.app, seen))
 
     def _environ_for_fill(self, environ: Environ, fill: Fill) -> Environ:
         """What the app sees when its answer may be stored: unkeyed means unseen (house rule 6).
@@ -545,6 +560,8 @@ def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str 
     """What is taken out of an environ, or brought to its normal form, because the key leaves it out."""
     changes: dict[str, str | None] = {}
     facts = admission.facts
+    if facts.method == "HEAD":
+        changes["REQUEST_METHOD"] = "GET"
     if facts.cookie is not None and admission.cookies.seen != facts.cookie:
         changes["HTTP_COOKIE"] = admission.cookies.seen
     if admission.seen_query != facts.query:

@@ -245,7 +245,7 @@ def test_an_unstorable_answer_is_the_apps_own_iterable(headers, status):
 
 
 @pytest.mark.parametrize(
-    ("url", "method"), [("/?a=b", "GET"), ("/", "HEAD"), ("/", "OPTIONS"), ("/a/../b", "GET")]
+    ("url", "method"), [("/?a=b", "GET"), ("/", "OPTIONS"), ("/a/../b", "GET")]
 )
 def test_a_bypass_is_the_apps_own_iterable(url, method):
     body = Body([b"mine"])
