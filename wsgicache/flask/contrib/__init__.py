@@ -1,0 +1,1 @@
+"""Backends that need something special around them."""

@@ -1,0 +1,272 @@
+"""A cache and the backend it has for one app: naming, failure, expiry, versions, flights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from time import monotonic
+from time import time as wall_clock
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+from flask import Flask
+
+from .backends.base import abilities_of
+from .envelope import Envelope, opened
+from .flights import Flights
+from .prefixes import Prefixes
+from .settings import Config, has_own_prefix
+
+T = TypeVar("T")
+
+_OURS: Final = (TypeError, ValueError, NotImplementedError)
+_JOURNAL_AGE: Final = 1.0
+"""Seconds for which the purged prefixes are taken as known where reading a second key is dear."""
+
+stale_found: ContextVar[list[Envelope] | None] = ContextVar("stale_found", default=None)
+"""Where a look-up leaves what is stale but may still be answered; None where nobody wants it."""
+
+log = logging.getLogger("wsgicache.flask")
+
+
+class Unavailable(RuntimeError):
+    """The backend did not do what must not fail silently, such as a purge."""
+
+
+class Link:
+    """What a cache keeps for one app.
+
+    Args:
+        app: the app.
+        config: its `CACHE_…` keys.
+        backend: gives the backend, which tests replace.
+    """
+
+    def __init__(self, app: Flask, config: Config, backend: Callable[[], Any]) -> None:
+        self.app = app
+        self.config = config
+        self._backend = backend
+        made = backend()
+        self.abilities = abilities_of(made)
+        self.flights = Flights()
+        self.prefixes = Prefixes(_own_prefix(made, config))
+        self.safe_views = bool(config["CACHE_SAFE_VIEWS"])
+        self.wait_timeout = float(config["CACHE_WAIT_TIMEOUT"])
+        self._raises = config["CACHE_ON_ERROR"] == "raise"
+        self._retry_after = float(config["CACHE_RETRY_AFTER"])
+        self._failures = getattr(made, "failures", (Exception,))
+        self._down_until = 0.0
+        self._journal_read = 0.0
+        self._lease_seconds = int(config["CACHE_LEASE"]) if self._leases() else 0
+        self.now: Callable[[], float] = wall_clock
+
+    @property
+    def backend(self) -> Any:
+        """The backend."""
+        return self._backend()
+
+    @property
+    def default_timeout(self) -> int:
+        """Seconds for values that are set without a timeout."""
+        return int(getattr(self._backend(), "default_timeout", 300))
+
+    def _leases(self) -> bool:
+        return self.abilities.shared and self.abilities.atomic_add
+
+    # --- failure -----------------------------------------------------------------------------------
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the backend failed a moment ago and is not asked again yet."""
+        return self._down_until != 0.0 and monotonic() < self._down_until
+
+    def guarded(self, call: Callable[[], T], otherwise: T) -> T:
+        """Call the backend; when it fails, `otherwise`, and for a while it is not asked again."""
+        if self.is_down:
+            return otherwise
+        try:
+            return call()
+        except Exception as error:
+            if not self.is_failure(error) or self._raises:
+                raise
+            self.note_failure(error)
+            return otherwise
+
+    def is_failure(self, error: Exception) -> bool:
+        """Whether an error is the server's, not the caller's."""
+        if self._failures == (Exception,):
+            return not isinstance(error, _OURS)
+        return isinstance(error, self._failures)
+
+    def note_failure(self, error: Exception) -> None:
+        """Log that the backend failed, and leave it alone for a while."""
+        self._down_until = monotonic() + self._retry_after
+        log.warning(
+            "the cache backend failed (%s: %s); going on without it for %.1f s",
+            type(error).__name__, error, self._retry_after,
+        )  # fmt: skip
+
+    def insisted(self, call: Callable[[], T]) -> T:
+        """Call the backend for what must not fail silently.
+
+        Raises:
+            Unavailable: it failed.
+        """
+        try:
+            return call()
+        except Exception as error:
+            if not self.is_failure(error):
+                raise
+            self.note_failure(error)
+            raise Unavailable(
+                f"the cache backend failed ({type(error).__name__}: {error}); nothing was purged, so stale "
+                "values may be served: try again when it is back"
+            ) from error
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def read(self, key: str) -> Any:
+        """What is stored for a key, as it is stored; the purged prefixes are read along."""
+        if not self.abilities.shared:
+            return self._backend().get(self.prefixes.name(key))
+        if not self.abilities.batch:
+            self.learn(_JOURNAL_AGE)
+            return self._backend().get(self.prefixes.name(key))
+        return self.read_many([key])[0]
+
+    def read_many(self, keys: Sequence[str]) -> list[Any]:
+        """What is stored for keys, in one round trip where the backend can."""
+        prefixes = self.prefixes
+        backend = self._backend()
+        if not self.abilities.shared:
+            return list(backend.get_many(*[prefixes.name(key) for key in keys]))
+        if not self.abilities.batch:
+            self.learn(_JOURNAL_AGE)
+            return list(backend.get_many(*[prefixes.name(key) for key in keys]))
+        names = [prefixes.name(key) for key in keys]
+        journal, *found = backend.get_many(prefixes.journal_name(), *names)
+        if self._adopt(journal):
+            names = [prefixes.name(key) for key in keys]
+            found = backend.get_many(*names)
+        return list(found)
+
+    def learn(self, max_age: float = 0.0) -> None:
+        """Read the purged prefixes, unless that was done less than `max_age` seconds ago."""
+        if self.abilities.shared and monotonic() - self._journal_read >= max_age:
+            self._adopt(self._backend().get(self.prefixes.journal_name()))
+
+    def _adopt(self, journal: Any) -> bool:
+        self._journal_read = monotonic()
+        if journal is None and not self.prefixes.generations:
+            return False
+        news = self.prefixes.adopt(journal)
+        if news and journal is None:
+            self._backend().set(self.prefixes.journal_name(), self.prefixes.generations, 0)
+        return news
+
+    def name(self, key: str) -> str:
+        """The text under which a key is kept; what was purged lately is asked for."""
+        if self.abilities.shared:
+            self.learn(_JOURNAL_AGE)
+        return self.prefixes.name(key)
+
+    def names(self, keys: Iterable[str]) -> list[str]:
+        """The texts under which keys are kept, certain to be today's."""
+        self.learn()
+        return [self.prefixes.name(key) for key in keys]
+
+    # --- envelopes ---------------------------------------------------------------------------------
+
+    def good(self, stored: Any, known: Mapping[str, Any] | None = None) -> Any:
+        """The value of what is stored: None if its versions have moved on or it is stale."""
+        envelope = opened(stored)
+        if envelope is None:
+            return stored
+        if not self.is_current(envelope, known):
+            return None
+        if envelope.is_fresh(self.now()):
+            return envelope.value
+        box = stale_found.get()
+        if box is not None:
+            box.append(envelope)
+        return None
+
+    def is_current(self, envelope: Envelope, known: Mapping[str, Any] | None = None) -> bool:
+        """Whether no version key of an envelope has moved on; those that are not known are read."""
+        tokens = dict(known or {})
+        missing = [key for key, _ in envelope.births if key not in tokens]
+        if missing:
+            tokens.update(zip(missing, self.read_many(missing), strict=True))
+        return envelope.is_current(tokens)
+
+    # --- versions ----------------------------------------------------------------------------------
+
+    def born(self, tokens: Mapping[str, Any], timeout: int | None) -> dict[str, str]:
+        """The tokens of version keys, made where they are missing."""
+        made: dict[str, str] = {}
+        for key, token in tokens.items():
+            made[key] = token if isinstance(token, str) else self._first_token(key, timeout)
+        return made
+
+    def _first_token(self, key: str, timeout: int | None) -> str:
+        token, name = new_token(), self.name(key)
+        if self._backend().add(name, token, timeout):
+            return token
+        theirs = self._backend().get(name)
+        return theirs if isinstance(theirs, str) else token
+
+    def renew(self, births: Mapping[str, str], timeout: int | None) -> None:
+        """Let version keys live as long as what was just stored under them."""
+        backend = self._backend()
+        touch = getattr(backend, "touch", None)
+        for key, token in births.items():
+            name = self.name(key)
+            if touch is not None:
+                touch(name, timeout)
+            elif backend.get(name) == token:
+                backend.set(name, token, timeout)
+
+    def forget_versions(self, keys: Iterable[str]) -> None:
+        """Drop version keys: whatever was born under them is gone."""
+        names = self.names(keys)
+        backend = self._backend()
+        for name in names:
+            backend.delete(name)
+
+    def purge_prefix(self, prefix: str) -> None:
+        """Give a prefix a new generation: every key below it has a new name."""
+        self.learn()
+        generations = self.prefixes.purged(prefix)
+        if self.abilities.shared and not self._backend().set(self.prefixes.journal_name(), generations, 0):
+            raise OSError("the backend did not keep the purged prefixes")
+        self.prefixes.adopt(generations)
+
+    # --- leases ------------------------------------------------------------------------------------
+
+    def lease(self, key: str) -> str | None:
+        """A token for being the one worker that computes a key; "" where leases are off or fail."""
+        if not self._lease_seconds or self.is_down:
+            return ""
+        token = new_token()
+        name = self.prefixes.name(f"_wsgicache_lease_{key}")
+        got = self.guarded(lambda: bool(self._backend().add(name, token, self._lease_seconds)), None)
+        return token if got else (None if got is False else "")
+
+    def release(self, key: str, token: str) -> None:
+        """Give a lease back."""
+        if token and not self.is_down:
+            name = self.prefixes.name(f"_wsgicache_lease_{key}")
+            self.guarded(lambda: self._backend().release(name, token), None)
+
+
+def new_token() -> str:
+    """A token that no version key ever had."""
+    return uuid4().hex[:16]
+
+
+def _own_prefix(backend: Any, config: Config) -> Any:
+    """The chosen key prefix, for backends that do not put one before their keys themselves."""
+    if not has_own_prefix(config) or hasattr(backend, "key_prefix"):
+        return ""
+    return config["CACHE_KEY_PREFIX"]
