@@ -855,7 +855,7 @@ def make_entry(
     terms = settlement.terms
     assert terms is not None  # noqa: S101 - the settlement was STORED
     values = varying_values(terms.varying, admission.value_of) if terms.varying else ()
-    if values is None:
+    if values is None or sum([len(value or "") for value in values]) > admission.plan.settings.max_key_bytes:
         return None
     fields = head.fields
     if "age" in fields or "date" in fields:
