@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from flask import Response, current_app, has_app_context, has_request_context, make_response, request
+from flask import (
+    Request,
+    Response,
+    after_this_request,
+    has_app_context,
+    has_request_context,
+    make_response,
+    request,
+)
 from werkzeug.exceptions import HTTPException
 
 from . import safety
 from .arguments import signature_of
 from .calls import Ask, source_of
-from .decorated import Decorated, Terms
+from .decorated import Call, Decorated, Terms
 from .forms import Raised
 from .signals import cache_view_hit, cache_view_miss
 
@@ -20,6 +28,12 @@ if TYPE_CHECKING:
     from .cache import Cache
 
 QueryArgs = str | Mapping[str, Any] | Iterable[tuple[str, Any]] | None
+
+_current: Callable[[], Request] = request._get_current_object  # type: ignore[attr-defined]
+
+
+def _request_at_hand() -> Any:
+    return _current() if has_request_context() else None
 
 
 class CachedView(Decorated):
@@ -44,9 +58,57 @@ class CachedView(Decorated):
         self._make_cache_key = make_cache_key
         self._indicates = response_hit_indication
         self._by_path = isinstance(key_prefix, str) and "%s" in key_prefix
-        self._endpoints: dict[tuple[Any, Any], bool] = {}
+        self._endpoints: dict[str | None, bool] = {}
         super().__init__(cache, f, terms)
+        fixed = make_cache_key is None and not query_string and isinstance(key_prefix, str)
+        self._short = fixed and self.is_plain and not terms.source_check
+        self._attributes = self.wrapper.__dict__
         self.wrapper.make_cache_key = self._own_key = self.make_cache_key
+
+    # --- the short way -------------------------------------------------------------------------------
+
+    def _answer(self, args: Any, kwargs: Any) -> Any:
+        """A hit of a function with nothing unusual about it, in one step; else the long way.
+
+        It is one function, without helpers, because each call costs as much here as reading a value.
+        """
+        cache = self.cache
+        link = cache._only
+        if not self._short or link is None or cache.source_check or cache.enable_signals:
+            return super()._answer(args, kwargs)
+        if self._attributes["make_cache_key"] is not self._own_key:
+            return super()._answer(args, kwargs)
+        at = _request_at_hand()
+        is_view = False
+        if at is None:
+            if self._by_path or self._indicates:
+                return super()._answer(args, kwargs)
+        elif link.safe_views:
+            if at.method != "GET":
+                return super()._answer(args, kwargs)
+            known = self._endpoints.get(at.endpoint)
+            is_view = self._is_view() if known is None else known
+        prefix: Any = self._key_prefix
+        key: str = prefix % at.path if self._by_path else prefix
+        landings = link.flights.landings
+        try:
+            found = cache.get(key)
+        except Exception as error:
+            self._backend_failed(error)
+            found = None
+        if found is None:
+            return self._missed(key, landings, args, kwargs)
+        self.counts[1] += 1
+        if is_view:
+            after_this_request(safety.conditional)
+        return self._dressed(found, True) if self._indicates or type(found) is Raised else found
+
+    def _missed(self, key: str, landings: int, args: Any, kwargs: Any) -> Any:
+        call = Call(key, (), args, kwargs)
+        call.landings = landings
+        stored_none = self.terms.cache_none and self.cache.has(key)
+        self._account(call, stored_none)
+        return None if stored_none else self.delivered(self._compute(call), False)
 
     # --- keys ----------------------------------------------------------------------------------------
 
@@ -123,10 +185,11 @@ class CachedView(Decorated):
         """Whether this function answers the request at hand, not one that its view calls."""
         if not has_app_context():
             return False
-        place = (current_app._get_current_object(), request.endpoint)  # type: ignore[attr-defined]
-        known = self._endpoints.get(place)
+        if self.cache._only is None:
+            return safety.is_view(self.wrapper, request.endpoint)
+        known = self._endpoints.get(request.endpoint)
         if known is None:
-            known = self._endpoints[place] = safety.is_view(self.wrapper, request.endpoint)
+            known = self._endpoints[request.endpoint] = safety.is_view(self.wrapper, request.endpoint)
         return known
 
     # --- run and deliver -------------------------------------------------------------------------------
@@ -151,6 +214,9 @@ class CachedView(Decorated):
         """What the caller gets: a stored error is raised again; a view answers conditionals."""
         if has_request_context() and self.cache.link.safe_views and self._is_view():
             safety.answer_conditionals(value)
+        return self._dressed(value, hit)
+
+    def _dressed(self, value: Any, hit: bool) -> Any:
         if isinstance(value, Raised):
             raise value.error
         if hit and self._indicates:

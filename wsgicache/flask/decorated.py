@@ -81,12 +81,14 @@ class Decorated:
         self.terms = terms
         self.name = f"{f.__module__}.{f.__qualname__}"
         self.is_async = inspect.iscoroutinefunction(f)
+        self.counts = cache.statistics.row(self.name)
         self._unless = asker(terms.unless)
         self._forced = asker(terms.forced_update)
         self._is_stale = asker(terms.is_stale, 1)
         self._window = seconds(terms.stale_while_revalidate or 0)
         self._jitter = seconds(terms.jitter or 0)
-        self._plain = not (self._window or terms.groups or self._unless or self._forced or self._is_stale)
+        asks = self._unless or self._forced or self._is_stale
+        self.is_plain = not (self._window or terms.groups is not None or asks or self.is_async)
         self.wrapper: Any = self._wrap()
         self.wrapper.uncached = f
         self.wrapper.cache_timeout = terms.timeout
@@ -192,7 +194,9 @@ class Decorated:
         return found
 
     def _account(self, call: Call, hit: bool) -> None:
-        self.cache.statistics.count(self.name, hit)
+        self.counts[hit] += 1
+        if not hit:
+            self.cache.statistics.missed()
         if self.cache.enable_signals:
             self.notice(self.hit if hit else self.miss, call)
 

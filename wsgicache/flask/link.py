@@ -15,7 +15,7 @@ from flask import Flask
 from .backends.base import abilities_of
 from .envelope import Envelope, opened
 from .flights import Flights
-from .prefixes import Prefixes
+from .prefixes import JOURNAL, Prefixes
 from .settings import Config, has_own_prefix
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ class Link:
         self._backend = backend
         made = backend()
         self.abilities = abilities_of(made)
+        self._shared, self._batch = self.abilities.shared, self.abilities.batch
         self.flights = Flights()
         self.prefixes = Prefixes(_own_prefix(made, config))
         self.safe_views = bool(config["CACHE_SAFE_VIEWS"])
@@ -128,12 +129,16 @@ class Link:
 
     def read(self, key: str) -> Any:
         """What is stored for a key, as it is stored; the purged prefixes are read along."""
-        if not self.abilities.shared:
-            return self._backend().get(self.prefixes.name(key))
-        if not self.abilities.batch:
+        prefixes = self.prefixes
+        if not self._shared:
+            return self._backend().get(key if prefixes.plain else prefixes.name(key))
+        if not self._batch:
             self.learn(_JOURNAL_AGE)
-            return self._backend().get(self.prefixes.name(key))
-        return self.read_many([key])[0]
+            return self._backend().get(prefixes.name(key))
+        if not prefixes.plain:
+            return self.read_many([key])[0]
+        journal, found = self._backend().get_many(JOURNAL, key)
+        return found if journal is None else self.read_many([key])[0]
 
     def read_many(self, keys: Sequence[str]) -> list[Any]:
         """What is stored for keys, in one round trip where the backend can."""

@@ -97,10 +97,11 @@ def answer_conditionals(value: Any) -> None:
     """Let the response to this request carry an ETag, and answer 304 where the client has it."""
     if request.method not in SAFE_METHODS or is_file(value):
         return
-    after_this_request(_conditional)
+    after_this_request(conditional)
 
 
-def _conditional(response: Response) -> Response:
+def conditional(response: Response) -> Response:
+    """A whole response with its ETag, or 304 where the client has it."""
     if response.status_code != 200 or response.is_streamed or response.direct_passthrough:
         return response
     if "set-cookie" in response.headers or _session_in_use():

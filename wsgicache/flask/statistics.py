@@ -32,16 +32,12 @@ class Statistics:
         self._reported: dict[str, list[int]] = {}
         self._next = 0.0
 
-    def count(self, name: str, hit: bool) -> None:
-        """One look-up of a function."""
-        try:
-            self._counts[name][hit] += 1
-        except KeyError:
-            self._counts.setdefault(name, [0, 0])[hit] += 1
-        if not hit:
-            self._report_sometimes()
+    def row(self, name: str) -> list[int]:
+        """The counts of a function, misses and hits, to add to; after a miss call `missed`."""
+        return self._counts.setdefault(name, [0, 0])
 
-    def _report_sometimes(self) -> None:
+    def missed(self) -> None:
+        """After a miss, which has time for it: report now and then."""
         now = monotonic()
         if now >= self._next:
             first, self._next = self._next == 0.0, now + _EVERY

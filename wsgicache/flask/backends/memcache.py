@@ -119,7 +119,8 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
         full = {key: self._normalize_key(key) for key in keys}
         with self._client_context() as client:
             found = client.get_multi(list(full.values())) if full else {}
-        return {key: self.serializer.loads(found.get(name)) for key, name in full.items()}
+        loads = self.serializer.loads
+        return {key: loads(found[name]) if name in found else None for key, name in full.items()}
 
     def get_many(self, *keys: str) -> list[Any]:
         """Values in order, None for missing ones; one round trip."""

@@ -126,8 +126,11 @@ class RedisCache(BaseCache, cachelib.RedisCache):
 
     def get_many(self, *keys: str) -> list[Any]:
         """Several values in one round trip."""
-        found = self._read_client.mget([self._full(key) for key in keys]) if keys else []
-        return [self.serializer.loads(value) for value in found]
+        if not keys:
+            return []
+        prefix, loads = self._get_prefix(), self.serializer.loads
+        found = self._read_client.mget([prefix + key for key in keys])
+        return [None if value is None else loads(value) for value in found]
 
     def inc(self, key: str, delta: int = 1, timeout: Timeout = None) -> int:
         """Count up. A new counter gets `timeout`, a living one keeps its expiry."""
