@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from .utils import get_id
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range})
@@ -32,6 +31,12 @@ class UnkeyableArgument(TypeError):
 
 
 # --- one spelling -----------------------------------------------------------------------------------
+
+
+def get_id(obj: Any) -> Any:
+    """What stands for an object in a key: its `__caching_id__()`, or else itself."""
+    identify = getattr(obj, "__caching_id__", None)
+    return obj if identify is None or isinstance(obj, type) else identify()
 
 
 def signature_of(f: Callable[..., Any]) -> inspect.Signature:

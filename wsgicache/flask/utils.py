@@ -7,16 +7,11 @@ import string
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from .arguments import get_id, identity
 from .timeouts import normalize_timeout
 
 _KEY_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "_.")
 _FRAGMENT_KEY: Final = "_template_fragment_cache_%s%s"
-
-
-def get_id(obj: Any) -> Any:
-    """What stands for an object in a key: its `__caching_id__()`, or else itself."""
-    identify = getattr(obj, "__caching_id__", None)
-    return obj if identify is None or isinstance(obj, type) else identify()
 
 
 def function_namespace(f: Callable[..., Any], args: tuple[Any, ...] | None = None) -> tuple[str, str | None]:
@@ -35,13 +30,7 @@ def function_namespace(f: Callable[..., Any], args: tuple[Any, ...] | None = Non
         instance = args[0]
     if instance is None or isinstance(instance, type):
         return _key_text(name), None
-    return _key_text(name), _key_text(f"{name}.{_identity(instance)}")
-
-
-def _identity(instance: Any) -> str:
-    from .arguments import identity
-
-    return identity(instance)
+    return _key_text(name), _key_text(f"{name}.{identity(instance)}")
 
 
 def _key_text(text: str) -> str:
