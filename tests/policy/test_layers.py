@@ -46,8 +46,12 @@ OUTER_WORLD = {
 }
 """What layers 0 and 1 do not import: they take what they need to know, the time above all."""
 
+OTHERS = "others: "
+"""Before the name of a module that is not ours: `flask` is theirs, and there is one of ours."""
+
 LAZY = {
-    ("options", "difflib"): "only a misspelt option needs it",
+    ("flask", "_version"): "only who asks for the deprecated __version__ needs it",
+    ("options", "others: difflib"): "only a misspelt option needs it",
     ("stores", "stores.memory"): "a store's module is imported when its URL is used",
 }
 """Imports inside functions, each with its reason."""
@@ -86,19 +90,25 @@ def package_of(module):
 
 
 def resolve(module, node):
-    """The names that one import statement imports: ours as in LAYERS, others by their full name."""
+    """The names that one import statement imports: ours as in LAYERS, others with OTHERS before them."""
     if isinstance(node, ast.Import):
-        return [_ours(alias.name.split(".")) if _is_ours(alias.name) else alias.name for alias in node.names]
+        names = [alias.name for alias in node.names]
+        return [_ours(name.split(".")) if _is_ours(name) else OTHERS + name for name in names]
     if node.level:
         base = package_of(module)[: len(package_of(module)) - node.level + 1]
         base += node.module.split(".") if node.module else []
     elif _is_ours(node.module or ""):
         base = (node.module or "").split(".")[1:]
     else:
-        return [node.module or ""]
+        return [OTHERS + (node.module or "")]
     if not base or ".".join(base) in PACKAGES:
         return [_submodule(base, alias.name) for alias in node.names]
     return [".".join(base)]
+
+
+def top(name):
+    """The outermost package of a name that `resolve` gave."""
+    return name.removeprefix(OTHERS).split(".")[0]
 
 
 def _is_ours(name):
@@ -128,10 +138,20 @@ def _walk(node, inside):
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child, inside
-        else:
+        elif not _is_for_types(child):
             yield from _walk(
                 child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             )
+
+
+def _is_for_types(node):
+    """`if TYPE_CHECKING:` imports nothing at run time; only faces need it, see below."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+@pytest.mark.parametrize("module", sorted(INNER))
+def test_no_type_needs_an_import_that_points_upwards(module):
+    assert not [node for node in ast.walk(TREES[module]) if _is_for_types(node)]
 
 
 def test_every_module_has_a_layer():
@@ -158,7 +178,7 @@ def test_the_words_import_nothing_of_ours(module):
 
 @pytest.mark.parametrize("module", sorted(LAYERS["0 words"] + LAYERS["1 core"]))
 def test_the_core_touches_nothing_of_the_outer_world(module):
-    touched = [f"line {line}: {name}" for name, line in imports(module) if name.split(".")[0] in OUTER_WORLD]
+    touched = [f"line {line}: {name}" for name, line in imports(module) if top(name) in OUTER_WORLD]
     assert not touched
 
 
@@ -266,7 +286,9 @@ def test_a_circle_is_noticed():
         ("stores", "from ..entry import Entry", ["entry"]),
         ("stores", "from .memory import MemoryStore", ["stores.memory"]),
         ("__init__", "from .cache import WSGICache", ["cache"]),
-        ("engine", "import os, logging.handlers", ["os", "logging.handlers"]),
+        ("engine", "import os, logging.handlers", ["others: os", "others: logging.handlers"]),
+        ("flask", "from flask import Flask", ["others: flask"]),
+        ("flask", "from .cached import cached", ["flask.cached"]),
     ],
 )
 def test_imports_are_resolved(module, source, names):
@@ -277,6 +299,5 @@ def test_what_is_outside_the_standard_library_is_imported_where_it_is_declared()
     declared = {"werkzeug"}
     for module in INNER:
         for name, line in imports(module, lazy=False):
-            top = name.split(".")[0]
-            known = name in MODULES or top in sys.stdlib_module_names or top in declared
+            known = name in MODULES or top(name) in sys.stdlib_module_names or top(name) in declared
             assert known, f"{module}, line {line}: {name} is no dependency"
