@@ -264,16 +264,17 @@ class Engine:
         if self._index.verdict(entry.born, entry.key, entry.terms.groups) is Verdict.HARD:
             return Reason.NOT_STORED_RACED, entry
         if not self.store.set(key, entry, entry.keep_until, token):
-            return self._why_refused(entry), entry
+            return self._why_refused(entry, key), entry
         if entry.terms.varying:
             self._note_variant(entry, key)
         return Reason.STORED, entry
 
-    def _why_refused(self, entry: Entry) -> Reason:
-        _, mark = self.store.get([])
+    def _why_refused(self, entry: Entry, key: str) -> Reason:
+        (newer,), mark = self.store.get([key])
         self._follow(mark)
         current = self._index.verdict(entry.born, entry.key, entry.terms.groups)
-        return Reason.NOT_STORED_RACED if current is Verdict.HARD else Reason.NOT_STORED_STORE
+        raced = current is Verdict.HARD or isinstance(newer, Entry)
+        return Reason.NOT_STORED_RACED if raced else Reason.NOT_STORED_STORE
 
     def _note_variant(self, entry: Entry, key: str) -> None:
         """Write the record of varying fields; the oldest variants go where there are too many."""

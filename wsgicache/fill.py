@@ -162,7 +162,10 @@ class Fill:
         self.outcome.ttl = None
         if reason not in _SAYS_NOTHING_OF_THE_PAGE:
             self.engine.markers.set(self.admission.key, self.engine.clock.wall(), reason)
-        self._release()
+        if reason is Reason.NOT_STORED_RACED:
+            self.failed()  # what came meanwhile may answer them
+        else:
+            self._release()
 
     def stale_usable(self) -> bool:
         """Whether the entry found may stand in for an app that fails."""
