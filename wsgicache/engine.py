@@ -290,6 +290,7 @@ class Engine:
             updated = Variants(entry.key, entry.terms.varying, kept, keep_until)
             self.store.set(entry.key, updated, keep_until)
         for old in dropped:
+            self.observer.variants_dropped.add()
             self.store.delete(old)
 
     def forget(self, found: Found, entry: Entry | None = None) -> None:

@@ -46,6 +46,8 @@ class Observer:
         self.collapsed = Tally()
         self.unjudged = Tally()
         """Requests that a fault of the cache left to the app alone."""
+        self.variants_dropped = Tally()
+        """Variants that made room for others of their URL (max_variants)."""
         self.store_failures = Tally()
         """Calls of the store that failed, however many requests they concerned."""
         self.refreshes = Tally()
@@ -130,6 +132,7 @@ class Observer:
             "collapsed": self.collapsed.value,
             "refreshes": self.refreshes.value,
             "refreshes_failed": self.refreshes_failed.value,
+            "variants_dropped": self.variants_dropped.value,
             "store_failures": self.store_failures.value,
             "hit_ratio": hits / (hits + misses) if hits + misses else None,
             "coverage": (hits + misses) / requests if requests else None,
