@@ -795,7 +795,7 @@ def settle_body(admission: Admission, head: Head, body: bytes, replaced: Entry |
     plan = admission.plan
     if not plan.profile.search_tokens:
         return None
-    if not body and head.code == 200 and replaced is not None and replaced.body:
+    if not body and head.code in (200, 204) and replaced is not None and replaced.body:
         return Reason.NOT_STORED_EMPTY
     fields = head.fields
     if (
