@@ -296,7 +296,7 @@ class Capture:
         if action is Action.STALE:
             fill.outcome.reason = Reason.HIT_STALE_IF_ERROR
             fill.gave_stale()
-        fill.outcome.ttl = entry.ttl(now)
+        fill.outcome.tell_ttl(entry.ttl(now))
         fill.outcome.status = int(made.status[:3])
         return made._replace(headers=headers)
 
@@ -319,7 +319,7 @@ class Capture:
         made = self._guarded("answering", lambda: self._from_entry(Action.STALE), None)
         if made is None:
             return None
-        fill.outcome.detail = Reason.APP_ERROR
+        fill.outcome.settled, fill.outcome.detail = None, Reason.APP_ERROR
         self._guarded("logging", lambda: fill.engine.observer.app_failed(error), None)
         self._send(made.status, list(made.headers))
         return _Closing(made.chunks, self.close)
@@ -493,6 +493,11 @@ class Capture:
 
     # --- the end -----------------------------------------------------------------------------------
 
+    @property
+    def began(self) -> bool:
+        """Whether the server has got the head."""
+        return self._sent
+
     def mute(self) -> None:
         """The client gets no body: what there is of it is read at `close()`, for the store alone."""
         self._muted = True
@@ -607,13 +612,17 @@ class Bodiless:
         self._iterable = iterable
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(())
+        iterable = self._iterable
+        while isinstance(iterable, Capture) and not iterable.began:  # the app may begin late (PEP 3333)
+            next(iterable)
+            yield b""
 
     def close(self) -> None:
         """Read what is to be stored, and close the app's iterable."""
-        if isinstance(self._iterable, Capture):
-            self._iterable.mute()
-        close = getattr(self._iterable, "close", None)
+        iterable, self._iterable = self._iterable, ()
+        if isinstance(iterable, Capture):
+            iterable.mute()
+        close = getattr(iterable, "close", None)
         if close is not None:
             close()
 
