@@ -244,9 +244,7 @@ def test_an_unstorable_answer_is_the_apps_own_iterable(headers, status):
     assert returned(text(*headers), body, status) is body
 
 
-@pytest.mark.parametrize(
-    ("url", "method"), [("/?a=b", "GET"), ("/", "OPTIONS"), ("/a/../b", "GET")]
-)
+@pytest.mark.parametrize(("url", "method"), [("/?a=b", "GET"), ("/", "OPTIONS"), ("/a/../b", "GET")])
 def test_a_bypass_is_the_apps_own_iterable(url, method):
     body = Body([b"mine"])
     assert returned(TEXT, body, url=url, method=method) is body
