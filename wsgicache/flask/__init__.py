@@ -10,6 +10,7 @@ from .cache import Cache
 from .link import Unavailable
 from .response import CachedResponse
 from .signals import cache_memoize_hit, cache_memoize_miss, cache_view_hit, cache_view_miss
+from .site import SiteCache
 from .utils import function_namespace, make_template_fragment_key
 
 SUPPORTED_HASH_FUNCTIONS: Final = [
@@ -20,6 +21,7 @@ __all__ = [
     "SUPPORTED_HASH_FUNCTIONS",
     "Cache",
     "CachedResponse",
+    "SiteCache",
     "Unavailable",
     "cache_memoize_hit",
     "cache_memoize_miss",

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range})
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -244,11 +244,19 @@ class Cache(Values):
         Raises:
             Unavailable: the backend could not be reached.
         """
-        link = self.link
-        link.insisted(lambda: link.forget_versions(group_keys(groups)))
-        site = link.app.extensions.get("wsgicache")
+        self.forget_groups(*groups)
+        site = self.link.app.extensions.get("wsgicache")
         if site is not None:
             site.purge_groups(*groups)
+
+    def forget_groups(self, *groups: str) -> None:
+        """As `purge_groups`, in this cache only.
+
+        Raises:
+            Unavailable: the backend could not be reached.
+        """
+        link = self.link
+        link.insisted(lambda: link.forget_versions(group_keys(groups)))
 
     def delete_prefix(self, prefix: str) -> None:
         """Forget every key that begins with a text, in constant time.

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from flask import Response, after_this_request, current_app, has_request_context, request, session
+from flask import Response, after_this_request, current_app, has_request_context, request
 from werkzeug.datastructures import Headers
 
 from .forms import Raised
+from .sessions import session_at_hand
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _NOT_KEPT: Final = frozenset({304, 206})
@@ -74,15 +75,16 @@ def watched_session() -> Iterator[None]:
     if not has_request_context():
         yield
         return
-    before = session.modified
-    if before:
+    session = session_at_hand()
+    before = session is not None and session.modified
+    if session is not None and before:
         session.modified = False
     try:
         yield
     finally:
-        if session.modified:
+        if session is not None and session.modified:
             request.environ["wsgicache.flask.session"] = True
-        elif before:
+        elif session is not None and before:
             session.modified = True
 
 
@@ -112,7 +114,8 @@ def conditional(response: Response) -> Response:
 
 
 def _session_in_use() -> bool:
-    return bool(session.modified)
+    session = session_at_hand()
+    return session is not None and bool(session.modified)
 
 
 # --- views ------------------------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""Purging when SQLAlchemy models change, after the commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+_PENDING: Final = "wsgicache.groups"
+
+log = logging.getLogger("wsgicache.flask")
+
+GroupsOf = Callable[[Any], Iterable[str]]
+
+
+class PurgeOnCommit:
+    """Collects the groups of changed objects while a transaction runs, and purges them when it is done.
+
+    Args:
+        purge: purges groups by name.
+    """
+
+    def __init__(self, purge: Callable[[Iterable[str]], None]) -> None:
+        self._purge = purge
+        self._mappings: list[tuple[type, GroupsOf]] = []
+        self._watched: list[Any] = []
+
+    def watch(self, model: type, groups: GroupsOf, session: Any = None) -> None:
+        """Purge what `groups` names when an object of `model` changes.
+
+        Args:
+            session: the session, factory or class to watch; None watches every session.
+        """
+        from sqlalchemy import event
+        from sqlalchemy.orm import Session
+
+        target = Session if session is None else session
+        self._mappings.append((model, groups))
+        if any(target is watched for watched in self._watched):
+            return
+        self._watched.append(target)
+        event.listen(target, "before_flush", self._before_flush)
+        event.listen(target, "after_flush", self._after_flush)
+        event.listen(target, "after_commit", self._after_commit)
+        event.listen(target, "after_rollback", self._after_rollback)
+
+    def _before_flush(self, session: Any, context: Any, instances: Any) -> None:
+        self._collect(session, [*session.dirty, *session.deleted])
+
+    def _after_flush(self, session: Any, context: Any) -> None:
+        self._collect(session, [*session.new, *session.dirty, *session.deleted])
+
+    def _collect(self, session: Any, changed: Iterable[Any]) -> None:
+        pending: set[str] = session.info.setdefault(_PENDING, set())
+        with session.no_autoflush:
+            for instance in changed:
+                for model, groups in self._mappings:
+                    if isinstance(instance, model):
+                        named = groups(instance)
+                        pending.update([named] if isinstance(named, str) else named)
+
+    def _after_commit(self, session: Any) -> None:
+        pending = session.info.pop(_PENDING, None)
+        if not pending:
+            return
+        try:
+            self._purge(sorted(pending))
+        except Exception:
+            # The rows are written: raising here would say that they are not.
+            log.exception("purging %s after a commit failed; stale pages may be served", sorted(pending))
+
+    def _after_rollback(self, session: Any) -> None:
+        session.info.pop(_PENDING, None)

@@ -1,0 +1,280 @@
+"""`SiteCache`: the page cache around a Flask app, in one line, and what the app's views say to it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from flask import Flask, current_app, g, has_request_context, request
+
+from ..cache import Purged, WSGICache
+from ..capture import Environ, Header, StartResponse
+from ..explain import Explanation
+from ..hints import HINTS, Hints
+from .commands import commands
+from .models import PurgeOnCommit
+from .sessions import FLASK_TRACKS, TrackingInterface, session_at_hand, was_accessed
+from .timeouts import Timeout, seconds
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_MARK = "_wsgicache_page"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a view's decorators say of its pages."""
+
+    ttl: int | None = None
+    bypass: bool = False
+    groups: tuple[str, ...] = field(default=())
+
+
+class SiteCache:
+    """The page cache of a Flask app: `SiteCache(app)` wraps `app.wsgi_app`.
+
+    Options come from `WSGICACHE_…` keys of `app.config`; keywords beat them.
+
+    Args:
+        app: the app; None waits for `init_app`.
+        cache: the data cache, so that one purge of a group clears both. It is found by itself when it was
+            set up for the same app.
+        logged_in: says whether the request at hand is a logged-in visitor's. Flask-Login is known already.
+        options: as of `wsgicache.WSGICache`.
+
+    Raises:
+        OptionError: an unknown option or a bad value.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        cache: Cache | None = None,
+        logged_in: Callable[[], bool] | None = None,
+        **options: Any,
+    ) -> None:
+        self._data_cache = cache
+        self._logged_in = logged_in
+        self._options = options
+        self._pages: WSGICache | None = None
+        self._purger = PurgeOnCommit(self._purge_everywhere)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Wrap an app.
+
+        Raises:
+            RuntimeError: this object wraps an app already.
+            OptionError: an unknown option or a bad value.
+        """
+        if self._pages is not None:
+            raise RuntimeError("a SiteCache wraps one app; make another for the next")
+        self._pages = WSGICache.from_mapping(_Listening(self, app), app.config, **self._options)
+        app.wsgi_app = self._pages  # type: ignore[method-assign]
+        app.extensions["wsgicache"] = self
+        app.cli.add_command(commands)
+        if not FLASK_TRACKS:
+            app.session_interface = TrackingInterface(app.session_interface)
+        self._app = app
+
+    @property
+    def pages(self) -> WSGICache:
+        """The page cache itself.
+
+        Raises:
+            RuntimeError: there is no app yet.
+        """
+        if self._pages is None:
+            raise RuntimeError("this SiteCache has no app yet: call init_app(app)")
+        return self._pages
+
+    # --- decorators --------------------------------------------------------------------------------
+
+    def ttl(self, timeout: Timeout) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """The view's pages stay fresh so long, if nothing forbids storing them. Below `@app.route`.
+
+        Args:
+            timeout: seconds or a timedelta.
+        """
+        lifetime = seconds(0 if timeout is None else timeout)
+        return lambda view: _marked(view, ttl=lifetime)
+
+    def bypass(self, view: Callable[P, R]) -> Callable[P, R]:
+        """The view's pages are never stored. Below `@app.route`."""
+        return _marked(view, bypass=True)
+
+    def groups(self, *names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """The view's pages carry these groups. Below `@app.route`.
+
+        Args:
+            names: names, in which `{argument}` stands for an argument of the view.
+        """
+        return lambda view: _marked(view, groups=names)
+
+    # --- purge -------------------------------------------------------------------------------------
+
+    def purge(self, *urls: str, soft: bool = False) -> Purged:
+        """Purge pages by URL; see `WSGICache.purge`."""
+        return self.pages.purge(*urls, soft=soft)
+
+    def purge_prefix(self, *prefixes: str, soft: bool = False) -> Purged:
+        """Purge paths and what is below them; see `WSGICache.purge_prefix`."""
+        return self.pages.purge_prefix(*prefixes, soft=soft)
+
+    def purge_groups(self, *groups: str, soft: bool = False) -> Purged:
+        """Purge pages by group; see `WSGICache.purge_groups`. The data cache is not touched."""
+        return self.pages.purge_groups(*groups, soft=soft)
+
+    def clear(self, *, soft: bool = False) -> Purged:
+        """Purge every page."""
+        return self.pages.clear(soft=soft)
+
+    def purge_on(self, model: type, groups: Callable[[Any], Iterable[str]], session: Any = None) -> None:
+        """Purge groups, in both caches, when an object of a SQLAlchemy model is added, changed or deleted.
+
+        It happens after the commit, and not after a rollback. Statements that change rows without loading
+        objects (`session.execute(update(…))`) are not seen: purge after them yourself.
+
+        Args:
+            model: the mapped class; subclasses count.
+            groups: called with the object, gives names of groups.
+            session: the session, session factory or class to watch; None watches every session.
+        """
+        self._purger.watch(model, groups, session)
+
+    def _purge_everywhere(self, groups: Iterable[str]) -> None:
+        names = tuple(groups)
+        self.purge_data(*names)
+        self.purge_groups(*names)
+
+    def purge_data(self, *groups: str) -> None:
+        """Purge groups in the data caches only.
+
+        Raises:
+            Unavailable: a backend could not be reached.
+        """
+        with self._app.app_context():
+            for cache in self._data_caches():
+                cache.forget_groups(*groups)
+
+    def _data_caches(self) -> Iterable[Cache]:
+        if self._data_cache is not None:
+            return (self._data_cache,)
+        return tuple(self._app.extensions.get("cache", {}))
+
+    # --- look --------------------------------------------------------------------------------------
+
+    def explain(self, url: str, **request: Any) -> Explanation:
+        """Why a request would be a hit, a miss or a bypass; see `WSGICache.explain`."""
+        return self.pages.explain(url, **request)
+
+    def stats(self) -> dict[str, Any]:
+        """The numbers of the page cache, and by decorated function those of the data caches."""
+        data: dict[str, Any] = {}
+        with self._app.app_context():
+            for cache in self._data_caches():
+                data.update(cache.stats())
+        return {"pages": self.pages.stats(), "data": data}
+
+    def routes(self) -> list[tuple[str, str, Page]]:
+        """Rule, endpoint and what its view's decorators say, of every route."""
+        rules = sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule)
+        views = self._app.view_functions
+        return [(rule.rule, rule.endpoint, page_of(views.get(rule.endpoint))) for rule in rules]
+
+    # --- what the app did --------------------------------------------------------------------------
+
+    def note(self, environ: Environ, headers: list[Header]) -> list[Header]:
+        """Tell the page cache what this response depends on. Called while the request is at hand."""
+        hints = environ.get(HINTS)
+        if not isinstance(hints, Hints) or not has_request_context():
+            return headers
+        if g.get("ignore_cache") or getattr(request, "ignore_cache", False):
+            hints.ignore()
+        if self._is_logged_in():
+            hints.private()
+        if not was_accessed(session_at_hand()):
+            return headers
+        cookie = current_app.session_interface.get_cookie_name(current_app)
+        if cookie in request.cookies:
+            hints.session_accessed = True
+            return headers
+        return _varying_by_cookie(headers)
+
+    def _is_logged_in(self) -> bool:
+        if self._logged_in is not None and self._logged_in():
+            return True
+        user = g.get("_login_user")  # Flask-Login's
+        return user is not None and bool(getattr(user, "is_authenticated", False))
+
+
+class _Listening:
+    """The app's own WSGI callable; what it did is noted when its response begins."""
+
+    def __init__(self, site: SiteCache, app: Flask) -> None:
+        self._site = site
+        self._app = app.wsgi_app
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        def noting(status: str, headers: list[Header], *exc_info: Any) -> Any:
+            return start_response(status, self._site.note(environ, headers), *exc_info)
+
+        return self._app(environ, noting)
+
+
+def _varying_by_cookie(headers: list[Header]) -> list[Header]:
+    """Fields that say that a visitor with a session may get another page."""
+    for name, value in headers:
+        if name.lower() == "vary" and "cookie" in value.lower():
+            return headers
+    return [*headers, ("Vary", "Cookie")]
+
+
+def page_of(view: Any) -> Page:
+    """What the decorators of a view say."""
+    view = getattr(view, "view_class", view)
+    page = getattr(view, _MARK, None) or getattr(getattr(view, "dispatch_request", None), _MARK, None)
+    return page if isinstance(page, Page) else Page()
+
+
+def _marked(view: Callable[P, R], **said: Any) -> Callable[P, R]:
+    """A view that tells the page cache what was said of it."""
+    before = page_of(view)
+    page = replace(before, **said)
+    inner: Any = getattr(view, "_wsgicache_inner", view)
+    wrapper: Any
+    if inspect.iscoroutinefunction(inner):
+
+        @functools.wraps(inner)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            _say(page, kwargs)
+            return await inner(*args, **kwargs)
+    else:
+
+        @functools.wraps(inner)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            _say(page, kwargs)
+            return inner(*args, **kwargs)
+
+    wrapper._wsgicache_inner = inner
+    setattr(wrapper, _MARK, page)
+    return wrapper  # type: ignore[no-any-return]
+
+
+def _say(page: Page, arguments: dict[str, Any]) -> None:
+    hints = request.environ.get(HINTS) if has_request_context() else None
+    if not isinstance(hints, Hints):
+        return
+    if page.bypass:
+        hints.ignore()
+    if page.ttl is not None:
+        hints.lifetime = page.ttl
+    hints.groups.update(name.format(**arguments) for name in page.groups)
