@@ -19,7 +19,7 @@ from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .fields import string_list
-from .journal import Kind, Mark, Purge, PurgeIndex, Verdict
+from .journal import Kind, Mark, Purge, PurgeIndex, Verdict, short
 from .key import (
     group_target,
     parse_url,
@@ -322,7 +322,8 @@ class Engine:
 
     def append(self, purges: Iterable[Purge]) -> Mark:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
-        return self.store.append(list(purges), self.clock.wall())
+        bounded = [purge._replace(target=short(purge.target)) for purge in purges]
+        return self.store.append(bounded, self.clock.wall())
 
     def invalidate(self, admission: Admission, head: Head) -> None:
         """After a successful unsafe request: the target URI, and where it points (RFC 9111 §4.4).

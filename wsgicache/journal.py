@@ -18,7 +18,8 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from itertools import islice
+from hashlib import blake2b
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from .key import Parts, group_targets, prefix_targets, split_key, url_targets
@@ -86,23 +87,35 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
+def short(target: str) -> str:
+    """A target that takes bounded room in a journal: a long one by its digest."""
+    if len(target) <= 256:
+        return target
+    return "#" + blake2b(target.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+
+
 class Journal:
     """The list itself, as a store in one process keeps it. Not thread-safe: its owner locks.
 
+    Of several purges of one target only the last is kept: it says all that the others said. So a URL that
+    is written to all day takes one line, and the floor rises only when many targets were purged.
+
     Args:
-        limit: records kept; older ones are dropped and `floor` rises to their number.
+        limit: targets remembered; the longest unpurged are dropped and `floor` rises to their number.
     """
 
     def __init__(self, limit: int = 65536) -> None:
         if limit < 1:
             raise ValueError(f"a journal keeps at least one record, not {limit}")
         self._limit = limit
-        self._records: deque[Record] = deque()
+        self._records: dict[tuple[Kind, str, bool], Record] = {}
+        self._nonces: deque[str] = deque(maxlen=min(limit, _NONCES))
         self.restart()
 
     def restart(self) -> Mark:
         """Begin a new epoch: every entry born before is a miss."""
         self._records.clear()
+        self._nonces.clear()
         self.floor = 0
         self.mark = Mark(new_id(), 0, new_id())
         return self.mark
@@ -111,33 +124,35 @@ class Journal:
         """Number the purges and add them. Returns the new mark."""
         epoch, seq, nonce = self.mark
         for purge in purges:
+            self._nonces.append(nonce)
             seq, nonce = seq + 1, new_id()
-            self._records.append(Record(seq, *purge, at, nonce))
-        self._trim()
+            self._records.pop(purge, None)  # so that the dictionary stays in the order of seq
+            self._records[purge] = Record(seq, *purge, at, nonce)
+        while len(self._records) > self._limit:
+            self.floor = self._records.pop(next(iter(self._records))).seq
         self.mark = Mark(epoch, seq, nonce)
         return self.mark
 
-    def _trim(self) -> None:
-        while len(self._records) > self._limit:
-            self.floor = self._records.popleft().seq
-
     def since(self, mark: Mark | None) -> Snapshot:
         """What a worker that stands at `mark` is missing."""
-        if mark is not None and self._knows(mark):
-            missing = self.mark.seq - mark.seq
-            tail = list(islice(reversed(self._records), missing))
-            return Snapshot(self.mark, self.floor, tail[::-1], whole=False)
-        return Snapshot(self.mark, self.floor, list(self._records), whole=True)
+        if mark is None or not self._knows(mark):
+            return Snapshot(self.mark, self.floor, list(self._records.values()), whole=True)
+        newest = reversed(self._records.values())
+        tail = list(takewhile(lambda record: record.seq > mark.seq, newest))
+        return Snapshot(self.mark, self.floor, tail[::-1], whole=False)
 
     def _knows(self, mark: Mark) -> bool:
-        if mark.epoch != self.mark.epoch or not self.floor <= mark.seq <= self.mark.seq:
+        """Whether a mark is part of this history, and recent enough to be sure of it."""
+        behind = self.mark.seq - mark.seq
+        if mark.epoch != self.mark.epoch or mark.seq < self.floor or behind < 0:
             return False
-        if mark.seq == self.mark.seq:
+        if behind == 0:
             return mark.nonce == self.mark.nonce
-        first = self.floor + 1
-        if mark.seq < first:
-            return True
-        return self._records[mark.seq - first].nonce == mark.nonce
+        return behind <= len(self._nonces) and self._nonces[-behind] == mark.nonce
+
+
+_NONCES: Final = 4096
+"""Marks that a journal can still tell from those of another history."""
 
 
 class PurgeIndex:
@@ -193,7 +208,7 @@ class _Book:
         if record.kind is Kind.ALL:
             self.all = record.seq
         else:
-            self._of(record.kind)[record.target] = record.seq
+            self._of(record.kind)[short(record.target)] = record.seq
 
     def _of(self, kind: Kind) -> dict[str, int]:
         if kind is Kind.URL:
@@ -222,7 +237,7 @@ class _Book:
 
 def _later(book: dict[str, int], born: int, targets: Iterable[str]) -> bool:
     get = book.get
-    return any(get(target, 0) > born for target in targets)
+    return any(get(short(target), 0) > born for target in targets)
 
 
 class _State:

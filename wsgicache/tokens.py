@@ -6,14 +6,11 @@ import re
 import zlib
 from typing import Final
 
-_TOKEN_NAMES: Final = (
-    rb"csrf[-_]?token|csrfmiddlewaretoken|csrf|xsrf|_csrf|_csrf_token|_token|authenticity_token|"
-    rb"xsrf[-_]token|__requestverificationtoken|csrf[-_]param|anticsrf|form[-_]token"
-)
-_FIELD: Final = re.compile(
-    rb"<(?:input|meta)\b[^>]*?\b(?:name|id)\s*=\s*[\"']?(?:" + _TOKEN_NAMES + rb")[\"'\s/>]",
-)
-_NONCE: Final = re.compile(rb"<(?:script|style|link)\b[^>]*?\bnonce\s*=\s*[\"']?\w")
+# A tag up to its end or the end of the page, quotes respected; possessive, so that no page takes long.
+_TAG: Final = re.compile(rb"<(input|meta|script|style|link)\b((?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+)")
+_ATTRIBUTE: Final = re.compile(rb"([a-z][\w:.-]*+)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))")
+_TOKEN_NAME: Final = re.compile(rb"[cx]srf|requestverificationtoken|(?:^|[^a-z])authenticator\]?$|token\]?$")
+_NAMING: Final = frozenset((b"name", b"id", b"property"))
 _MAX_DECODED: Final = 8 << 20
 
 
@@ -44,10 +41,21 @@ def holds_token(body: bytes, coding: str | None) -> bool:
         body = decoded
     lower = body.lower()
     # rfind skips much faster than find or a regular expression, and nearly every page ends here.
-    has_field = lower.rfind(b"<input") >= 0 or lower.rfind(b"<meta") >= 0
-    if has_field and _FIELD.search(lower) is not None:
-        return True
-    return lower.rfind(b"nonce") >= 0 and _NONCE.search(lower) is not None
+    if lower.rfind(b"<input") < 0 and lower.rfind(b"<meta") < 0 and lower.rfind(b"nonce") < 0:
+        return False
+    return any(_is_token(match[1], match[2]) for match in _TAG.finditer(lower))
+
+
+def _is_token(tag: bytes, attributes: bytes) -> bool:
+    """Whether a tag is a field or a meta element named like a token, or carries a nonce."""
+    for match in _ATTRIBUTE.finditer(attributes):
+        name, value = match[1], match[2] or match[3] or match[4] or b""
+        if tag in (b"input", b"meta"):
+            if name in _NAMING and _TOKEN_NAME.search(value.strip()) is not None:
+                return True
+        elif name == b"nonce" and value.strip():
+            return True
+    return False
 
 
 def _decode(body: bytes, coding: str) -> bytes | None:

@@ -37,7 +37,6 @@ NONCES = [
 NO_TOKENS = [
     "<p>How to use csrf_token in a form</p>",
     '<input name="q" placeholder="csrf_token">',
-    '<input name="csrf_tokenizer">',
     '<meta name="description" content="csrf-token">',
     '<meta charset="utf-8"><meta name="viewport" content="width=1">',
     "<pre>&lt;input name=&quot;csrf_token&quot;&gt;</pre>",
