@@ -262,6 +262,7 @@ def test_every_answer_has_one_well_formed_member(profile, first, requests):
             site.app.answers(answer)
         calls = site.calls
         reply = site.ask(method, url, headers)
+        assert site.cache.engine.refresher.drain()
         check_member(reply, site.calls - calls, method)
 
 

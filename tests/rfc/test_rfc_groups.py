@@ -63,7 +63,7 @@ def test_the_field_is_passed_on():
 
 @pytest.mark.parametrize("line", ["Surrogate-Key: one two", "Cache-Tag: one,two", "Cache-Tag: two , one"])
 def test_two_older_names_are_accepted(line):
-    """Glossary: Surrogate-Key and Cache-Tag count as input names."""
+    """RFC 9875 §2 has a name of its own; Surrogate-Key and Cache-Tag count as input names."""
     site = Site(FRESH, line)
     site.stored()
     site.cache.purge_groups("one")
