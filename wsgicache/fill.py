@@ -264,7 +264,8 @@ class Fill:
             if self.settlement.terms is None:
                 self._not_stored(self.settlement.reason)
                 return self.settlement.reason
-        reason = settle_body(self.admission, head, body, self.found.entry)
+        replaced = None if self.found.miss in _UNRELATED else self.found.entry
+        reason = settle_body(self.admission, head, body, replaced)
         if reason is None:
             entry = self._make(body)
             if entry is None:
