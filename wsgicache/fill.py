@@ -396,7 +396,7 @@ def stale_usable(engine: Engine, found: Found) -> bool:
     entry = found.entry
     if entry is None or found.reason in _UNRELATED:
         return False
-    return usable_on_error(entry, engine.verdict(entry), engine.clock.wall())
+    return usable_on_error(entry, engine.verdict_now(entry), engine.clock.wall())
 
 
 def _is_made(entry: Entry, name: str) -> bool:

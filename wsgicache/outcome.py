@@ -332,6 +332,11 @@ class Outcome:
     status: int | None = None
     seconds: float | None = None
 
+    def tell_ttl(self, seconds: int) -> None:
+        """Note the remaining lifetime of the answer; a stale one's is never above zero (RFC 9211 §2.4), also
+        where a soft purge and not its age made it stale."""
+        self.ttl = min(0, seconds) if self.reason in _STALE_ANSWERS else seconds
+
     def cache_status(self, *, show_key: bool = False) -> str:
         """Render as one member of the `Cache-Status` list (RFC 9211 §2); `hit` excludes `fwd`."""
         reason = self.reason
@@ -366,6 +371,9 @@ class Outcome:
         return None if self.reason in _PLAIN else self.reason
 
 
+_STALE_ANSWERS: Final = frozenset(
+    {Reason.HIT_STALE_WHILE_REVALIDATE, Reason.HIT_MAX_STALE, Reason.HIT_STALE_IF_ERROR}
+)
 _PLAIN: Final = frozenset({Reason.HIT, Reason.URI_MISS, Reason.VARY_MISS, Reason.STALE})
 
 

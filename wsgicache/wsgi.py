@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, Final
@@ -307,7 +307,7 @@ class Middleware:
         try:
             made = answer(entry, admission.facts)
             now = self._clock.wall()
-            outcome.ttl = entry.ttl(now)
+            outcome.tell_ttl(entry.ttl(now))
             outcome.status = int(made.status[:3])
             headers = (*made.headers, AGES[max(0, int(now - entry.since))])
         except Exception as error:
@@ -390,7 +390,7 @@ class Middleware:
         boarding, flight = engine.collapse.board(
             found.key,
             found.mark,
-            engine.covered(admission.key),
+            engine.covered(admission.key, _groups_of(found)),
             may_lead=not admission.cookies.lookup_only,
         )
         return boarding, flight, _DETAILS.get(boarding)
@@ -496,7 +496,8 @@ class Middleware:
         found = engine.look_up(admission)
         if found.reason is Reason.HIT or found.mark is None:
             return True
-        boarding, flight = engine.collapse.board(found.key, found.mark, engine.covered(admission.key))
+        covered = engine.covered(admission.key, _groups_of(found))
+        boarding, flight = engine.collapse.board(found.key, found.mark, covered)
         if boarding is not Boarding.LEAD:
             return True
         fill = self._new_fill(admission, found, flight, hints)
@@ -543,6 +544,11 @@ _DETAILS: Final = {
     Boarding.NESTED: Reason.BYPASS_NESTED,
     Boarding.OVERFLOW: Reason.COLLAPSE_OVERFLOW,
 }
+
+
+def _groups_of(found: Found) -> Sequence[str]:
+    """The groups that an answer will probably carry: those of the entry that it is to replace."""
+    return () if found.entry is None else found.entry.terms.groups
 
 
 def _peek_nothing(key: str) -> None:
