@@ -365,7 +365,7 @@ def assigned_attributes(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
             yield node.attr, ast.unparse(node)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "__setattr__")):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("__setattr__"):
             yield "setattr", ast.unparse(node)
 
 

@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from wsgicache import Rule, WSGICache
-from wsgicache.facts import Facts
+from wsgicache.facts import FORWARDED, Facts, forwarded_extra
 from wsgicache.journal import Kind
 from wsgicache.key import (
     Parts,
@@ -55,13 +55,26 @@ PLANS = plans_for(settings_from({}), RULES)
 
 
 def parts_of(environ):
-    """What tells two requests apart, each in its canonical form, or None where the cache stands aside."""
+    """What tells two requests apart, each in its canonical form, and the key; None twice where the cache
+    stands aside."""
     facts = Facts(environ)
     admission = admit(facts, RULES, PLANS)
     if admission.reason is not None:
         return None, None
-    extra = facts.forwarded + raw_extra(facts.raw, facts.path, facts.query)
-    return (facts.path, facts.query, admission.host, facts.scheme, extra), admission.key
+    forwarded = tuple(environ.get(name) if differs(name, environ, facts) else None for name in PROXIES)
+    raw = raw_extra(facts.raw, facts.path, facts.query)
+    return (facts.path, facts.query, admission.host, facts.scheme, forwarded, raw), admission.key
+
+
+PROXIES = ("HTTP_X_FORWARDED_PROTO", *FORWARDED)
+
+
+def differs(name, environ, facts):
+    """Whether a forwarded field, alone, says something else than what the app sees."""
+    if name == "HTTP_X_FORWARDED_PROTO":
+        return environ.get(name) not in (None, facts.scheme)
+    alone = {name: environ.get(name), "SCRIPT_NAME": environ["SCRIPT_NAME"]}
+    return bool(forwarded_extra(alone.get, facts.host, facts.scheme))
 
 
 def environ_of(path, query, host, scheme, **extra):
@@ -109,8 +122,10 @@ def test_no_two_tuples_of_parts_share_a_key(one, other):
 def test_a_key_can_be_taken_apart(environ):
     parts, key = parts_of(environ)
     if parts is not None:
-        assert split_key(key) == parts
-        assert split_key(variant_key(key, ("x-a",), ("b",))) == parts
+        taken = split_key(key)
+        assert taken[:4] == parts[:4]
+        assert bool(taken.extra) == any((*[value is not None for value in parts[4]], parts[5]))
+        assert split_key(variant_key(key, ("x-a",), ("b",))) == taken
 
 
 VALUES = st.one_of(st.none(), TEXT)
@@ -156,7 +171,7 @@ def test_a_raw_key_equals_a_stored_one_only_where_all_parts_are_equal(raw, store
         return
     if raw_key(raw) == key:
         assert (raw["PATH_INFO"], raw["QUERY_STRING"], raw["HTTP_HOST"], raw["wsgi.url_scheme"]) == parts[:4]
-        assert parts[4] == ""
+        assert (set(parts[4]), parts[5]) == ({None}, "")
     assert raw_key(raw) != variant_key(key, ("x-a",), (None,))
 
 

@@ -102,8 +102,12 @@ class ScriptedApp:
         gate = self._gates[path] = Gate()
         return gate
 
+    def let_pass(self, path: str) -> None:
+        """Hold no further requests for a path; those that stand at its gate stay there."""
+        self._gates.pop(path, None)
+
     def release(self, path: str) -> None:
-        """Do not hold requests for a path any more."""
+        """Do not hold requests for a path any more, neither new ones nor those at its gate."""
         gate = self._gates.pop(path, None)
         if gate is not None:
             gate.open()
