@@ -1,5 +1,7 @@
 """Cache-Status: RFC 9211, read by a structured-field parser that is not ours."""
 
+import threading
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -97,6 +99,27 @@ def test_a_bypass_by_rule_or_by_visitor():
         "fwd-status": 200,
         "detail": "BYPASS_COOKIE",
     }
+
+
+def test_an_answer_that_another_request_brought():
+    """RFC 9211 §2.6: collapsed, beside why it would have been forwarded."""
+    site = Site(FRESH)
+    gate = site.app.hold("/")
+    leader = threading.Thread(target=site.get)
+    leader.start()
+    gate.wait_entered()
+    collapse = site.cache.engine.collapse
+    wait = collapse.wait
+
+    def open_and_wait(flight, timeout):
+        gate.open()
+        return wait(flight, timeout)
+
+    collapse.wait = open_and_wait
+    follower = site.get()
+    leader.join()
+    assert only(follower) == {"fwd": "uri-miss", "fwd-status": 200, "collapsed": True, "ttl": 60}
+    assert (follower.body, site.calls) == (b"page", 1)
 
 
 def test_an_answer_that_is_not_stored_says_why():

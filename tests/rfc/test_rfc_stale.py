@@ -3,6 +3,8 @@
 import pytest
 from rfc_helpers import Site, page
 
+from wsgicache import Rule
+
 TAG = 'ETag: "a"'
 
 
@@ -240,6 +242,16 @@ def test_a_window_may_come_from_the_cache_or_a_rule():
     site.tick(159)
     site.answers(status="503 So", body=b"down")
     assert site.get().body == b"page"
+    ruled = while_revalidating(
+        control="max-age=60",
+        stale_if_error=5,
+        rules=[Rule("/", stale_if_error=100, stale_while_revalidate=20)],
+    )
+    ruled.tick(79)
+    ruled.answers(status="503 So", body=b"down")
+    assert behind(ruled).detail == "HIT_STALE_WHILE_REVALIDATE"
+    ruled.tick(1)
+    assert behind(ruled).detail == "HIT_STALE_IF_ERROR"
     stated = while_revalidating(control="max-age=60, stale-if-error=5", stale_if_error=100)
     stated.tick(66)
     stated.answers(status="503 So", body=b"down")
