@@ -224,7 +224,7 @@ class Fill:
             self._not_stored(reason)
         return None
 
-    def learn_from_head(self, status: str, headers: Iterable[tuple[str, str]]) -> None:
+    def learn_from_head(self, status: str, headers: Iterable[tuple[str, str]], ignored: bool) -> None:
         """The app's answer to HEAD freshens the stored GET, or shows it to be out of date (§4.3.5)."""
         entry, head = self.found.entry, Head(status, headers)
         if entry is None or self.found.reason in _UNRELATED or head.code != entry.terms.code:
@@ -235,7 +235,7 @@ class Fill:
         elif "etag" in stated or "last-modified" in stated:
             self._head_at = self.engine.clock.wall()
             self.head = self._merged(entry, head)
-            self.settlement = settle(self.admission, self.head, self.hints, False, self._head_at)
+            self.settlement = settle(self.admission, self.head, self.hints, ignored, self._head_at)
             if self.settlement.reason is Reason.STORED and self.engine.verdict(entry) is Verdict.VALID:
                 self._keep_freshened(entry)
 

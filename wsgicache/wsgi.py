@@ -246,15 +246,17 @@ class Middleware:
         outcome.settled = admission.unstorable
         learn = None
         if admission.facts.method == "HEAD" and found.entry is not None:
-            learn = partial(self._learn_from_head, admission, found)
+            environ = _changed(environ, _changes(environ, admission))  # what it teaches is for everybody
+            learn = partial(self._learn_from_head, environ, admission, found)
         return self._watch(environ, start_response, outcome, learn)
 
     def _learn_from_head(
-        self, admission: Admission, found: Found, status: str, headers: list[Header]
+        self, environ: Environ, admission: Admission, found: Found, status: str, headers: list[Header]
     ) -> None:
         try:
             admission.unstorable = None  # what is judged now is the stored GET
-            Fill(self.engine, admission, found, None, Hints()).learn_from_head(status, headers)
+            fill = Fill(self.engine, admission, found, None, environ[HINTS])
+            fill.learn_from_head(status, headers, bool(environ.get(IGNORE)))
         except Exception as error:
             self.engine.observer.fault("learning from HEAD", error)
 
@@ -449,13 +451,7 @@ class Middleware:
                 changes.update(dict.fromkeys(CONDITIONALS))
             if fill.found.entry is not None:
                 changes.update(fill.validators())
-        if not changes:
-            return environ
-        seen = {**environ, **changes}
-        for name, value in changes.items():
-            if value is None:
-                seen.pop(name, None)
-        return seen
+        return _changed(environ, changes)
 
     # --- refresh -----------------------------------------------------------------------------------
 
@@ -581,6 +577,17 @@ def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str 
         if normal != given:
             changes[name] = normal
     return changes
+
+
+def _changed(environ: Environ, changes: Mapping[str, str | None]) -> Environ:
+    """An environ with some values changed and those that are None taken out; the given one stays as it is."""
+    if not changes:
+        return environ
+    seen = {**environ, **changes}
+    for name, value in changes.items():
+        if value is None:
+            del seen[name]
+    return seen
 
 
 def _with_query(target: str, query: str) -> str:
