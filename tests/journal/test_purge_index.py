@@ -85,17 +85,35 @@ def names(purge, key, groups):
 
 
 class Model:
-    """The whole history, with what each store and each worker should conclude from it."""
+    """The whole history, with what each store and each worker should conclude from it.
+
+    The store remembers the `limit` targets that were purged last; what it dropped may have named anything
+    that was born before.
+    """
 
     def __init__(self, limit):
         self.limit = limit
-        self.records = []  # of this epoch
-        self.epoch = 0
+        self.epoch = -1
+        self.restart()
+
+    def restart(self):
+        self.epoch += 1
+        self.records = []
+        self.remembered = []
+        self.floor = 0
+
+    def append(self, purges):
+        for purge in purges:
+            self.records.append(purge)
+            self.remembered = [known for known in self.remembered if known[1] != purge]
+            self.remembered.append((len(self.records), purge))
+        for seq, _ in self.remembered[: -self.limit]:
+            self.floor = seq
+        self.remembered = self.remembered[-self.limit :]
 
     def verdict(self, born, key, groups):
         epoch, seq = born
-        floor = max(0, len(self.records) - self.limit)
-        if epoch != self.epoch or seq < floor:
+        if epoch != self.epoch or seq < self.floor:
             return Verdict.HARD
         later = [purge for purge in self.records[seq:] if names(purge, key, groups)]
         if any(not purge.soft for purge in later):
@@ -125,11 +143,10 @@ def test_an_index_says_what_the_whole_history_says(steps, limit):
     for step, value in steps:
         if step == "append":
             log.append(value, 0.0)
-            model.records += value
+            model.append(value)
         elif step == "restart":
             log.restart()
-            model.epoch += 1
-            model.records = []
+            model.restart()
         elif step == "born":
             entries.append((log.mark, (model.epoch, len(model.records)), *value))
         followed = indexes if step != "follow" else indexes[value : value + 1]
