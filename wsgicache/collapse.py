@@ -113,8 +113,7 @@ class Collapse:
                     return self._join(flight)
             if not may_lead:
                 return Boarding.ALONE, None
-            self._tokens += 1
-            flight = self._flights[key] = Flight(key, born, self._tokens, owner)
+            flight = self._flights[key] = Flight(key, born, self._next_token(), owner)
             return Boarding.LEAD, flight
 
     def _join(self, flight: Flight) -> tuple[Boarding, Flight | None]:
@@ -128,8 +127,12 @@ class Collapse:
     def token(self) -> int:
         """The place in the order of fills for one that nobody follows."""
         with self._lock:
-            self._tokens += 1
-            return self._tokens
+            return self._next_token()
+
+    def _next_token(self) -> int:
+        """Later ones are higher, also among caches that share a store and its machine's clock."""
+        self._tokens = max(self._tokens + 1, int(self._steady() * 1e9))
+        return self._tokens
 
     def wait(self, flight: Flight, timeout: float) -> State:
         """Wait for a flight to end, as a follower.

@@ -334,6 +334,31 @@ def test_a_variant_that_began_earlier_does_not_replace_a_later_one(kind):
     assert (ask(cache, PATH, **german).is_hit, ask(cache, PATH, **german).body) == (True, b"v2")
 
 
+def test_the_order_of_fills_holds_across_workers(kind):
+    """A worker that has made few pages is not behind one that has made many."""
+    workers = Workers(kind)
+    site, (one, two) = workers.site, (workers.one, workers.two)
+    for number in range(10):
+        ask(one, f"/blog/{number}")
+    ask(one, PATH)
+    workers.clock.tick(301)
+    site.version = 2
+    assert ask(two, PATH).stored
+    workers.clock.tick(301)
+    site.version = 3
+    assert ask(one, PATH).stored
+    assert [ask(worker, PATH).body for worker in (one, two)] == [b"v3", b"v3"]
+
+
+def test_a_late_fill_of_another_worker_does_not_replace_a_newer_one(kind):
+    workers = Workers(kind)
+    early = Flight(workers.two, workers.site)
+    workers.site.version = 2
+    assert ask(workers.one, PATH).stored
+    assert early.land().detail == "NOT_STORED_RACED"
+    assert ask(workers.two, PATH).body == b"v2"
+
+
 # --- INT-07: a 304 in flight ---
 
 
