@@ -86,7 +86,7 @@ class Facts:
         self.path: str = (get("SCRIPT_NAME") or "") + (get("PATH_INFO") or "") or "/"
         self.query: str = get("QUERY_STRING") or ""
         self.host: str = get("HTTP_HOST") or _server_host(environ)
-        self.raw: str | None = get("RAW_URI") or get("REQUEST_URI")
+        self.raw: str | None = get("RAW_URI") or get("REQUEST_URI") or None
         self.cookie: str | None = get("HTTP_COOKIE")
         self.cache_control: str | None = get("HTTP_CACHE_CONTROL")
         self.pragma: str | None = get("HTTP_PRAGMA")
