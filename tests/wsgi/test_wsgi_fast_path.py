@@ -1,0 +1,284 @@
+"""The hit path is a short cut, never another opinion: over random traffic a cache that has it and one that
+goes the long way each time give the same replies, count the same reasons and ask the app for the same."""
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from wsgi_helpers import TEXT, Exchange, new_cache, text
+
+from wsgicache import Reason, Rule
+from wsgicache.testing import FakeClock, Response, ScriptedApp, ask, run
+
+WINDOWS = ("Cache-Control", "max-age=60, stale-while-revalidate=60, stale-if-error=600")
+
+PAGES = {
+    "/": [],
+    "/windows": [WINDOWS],
+    "/tagged": [("ETag", '"v{version}"'), ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")],
+    "/vary": [("Vary", "Accept-Language")],
+    "/vary2": [("Vary", "Accept-Language, X-Theme")],
+    "/coded": [("Vary", "Accept-Encoding")],
+    "/cookie": [("Vary", "Cookie")],
+    "/public": [("Cache-Control", "public, max-age=60")],
+    "/strict": [("Cache-Control", "max-age=60, must-revalidate")],
+    "/shared": [("Cache-Control", "s-maxage=60"), ("Cache-Groups", '"all"')],
+    "/private": [("Cache-Control", "private")],
+    "/login": [("Set-Cookie", "session=1")],
+    "/no-cache": [("Cache-Control", "no-cache"), ("ETag", '"x"')],
+    "/aged": [("Age", "30"), ("Cache-Control", "max-age=60")],
+    "/lang": [("Content-Language", "en")],
+}
+
+
+class Site:
+    """The app of one cache: what it answers depends on the request and a version that both share."""
+
+    def __init__(self, world):
+        self._world = world
+        self.seen = []
+
+    def __call__(self, environ, start_response):
+        told = {
+            name: value
+            for name, value in environ.items()
+            if not name.startswith("wsgi") and name != "REMOTE_ADDR"
+        }
+        self.seen.append(told)
+        version = self._world["version"]
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        headers = [(name, value.format(version=version)) for name, value in PAGES.get(path, [])]
+        if path == "/windows" and version % 3 == 2:
+            start_response("503 Service Unavailable", list(TEXT))
+            return [b"down"]
+        start_response("404 Not Found" if path == "/gone" else "200 OK", text(*headers))
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return []
+        return [repr((sorted(told.items()), version)).encode()]
+
+
+PATHS = [*PAGES, "/gone", "/admin/x", "/caf\xc3\xa9", "/a b", "/a/../b", "/A", "//", "", "/vary/", "/x\x00y"]
+
+ODD = {
+    "SCRIPT_NAME": ["", "/mount", "/vary", None],
+    "QUERY_STRING": [
+        None, "", "a=1", "a=1&utm_x=1", "utm_x=1", "a=1;utm_x=1", "b=2&a=1", "_method=PUT", "a=%20", "a= 1"
+    ],
+    "REQUEST_METHOD": ["GET", "HEAD", "POST", "OPTIONS", "get"],
+    "HTTP_HOST": [
+        "example.com", "EXAMPLE.com", "example.com:80", "example.com:8080", "other.example", "", None,
+        "a.example, b.example", "None", "user@example.com",
+    ],
+    "wsgi.url_scheme": ["http", "https"],
+    "HTTP_COOKIE": [
+        None, "", "_ga=1", "csrftoken=x", "session=1", "lang=de", "lang=de; _ga=2", "lang=de; lang=en",
+        "lang", "=", "; ;", "_ga=1; csrftoken=x", "theme=dark; lang=de",
+    ],
+    "RAW_URI": [None, "", "plain", "encoded", "with query", "absolute", "/x%2Fy", "*", "/%76ary", "/vary?"],
+    "REQUEST_URI": [None, "", "plain", "encoded", "with query", "/other"],
+    "HTTP_X_FORWARDED_PROTO": [None, "http", "https", "", "ftp", "http, https"],
+    "HTTP_X_FORWARDED_HOST": [None, "example.com", "evil.example", ""],
+    "HTTP_X_FORWARDED_PORT": [None, "80", "443"],
+    "HTTP_X_FORWARDED_PREFIX": [None, "", "/", "/mount"],
+    "HTTP_X_FORWARDED_FOR": [None, "192.0.2.1"],
+    "HTTP_FORWARDED": [None, "for=192.0.2.1", "host=evil.example", "proto=http"],
+    "HTTP_AUTHORIZATION": [None, "Bearer x", ""],
+    "REMOTE_USER": [None, "", "ines"],
+    "SSL_CLIENT_VERIFY": [None, "NONE", "SUCCESS", ""],
+    "SSL_CLIENT_CERT": [None, "", "PEM"],
+    "SSL_CLIENT_S_DN": [None, "", "CN=ines"],
+    "HTTP_RANGE": [None, "bytes=0-3", "bytes=9999-", "x"],
+    "HTTP_IF_NONE_MATCH": [None, "*", '"v0"', '"v1"', 'W/"v0"'],
+    "HTTP_IF_MODIFIED_SINCE": [None, "Wed, 21 Oct 2015 07:28:00 GMT"],
+    "HTTP_IF_MATCH": [None, "*"],
+    "HTTP_CACHE_CONTROL": [None, "no-cache", "max-age=0", "no-store", "max-stale", "only-if-cached"],
+    "HTTP_PRAGMA": [None, "no-cache"],
+    "HTTP_ACCEPT_LANGUAGE": [None, "", "en", "de", "de, en;q=0.5", "\x01x"],
+    "HTTP_ACCEPT_ENCODING": [None, "", "gzip", "gzip, br", "br;q=0", "identity;q=0"],
+    "HTTP_X_THEME": [None, "", "dark"],
+    "CONTENT_LENGTH": [None, "", "0", "3"],
+    "HTTP_TRANSFER_ENCODING": [None, "chunked"],
+    "HTTP_X_ORIGINAL_URL": [None, "/admin/x"],
+    "HTTP_X_HTTP_METHOD_OVERRIDE": [None, "POST"],
+    "wsgicache.ignore": [None, True, False],
+    "HTTP_WSGICACHE_SECRET": [None, "hush", "wrong"],
+}  # fmt: skip
+
+
+@st.composite
+def requests(draw):
+    """A plain request, or one with up to three odd things about it."""
+    environ = {"PATH_INFO": draw(st.sampled_from(["/", "/vary", "/windows"]) | st.sampled_from(PATHS))}
+    for name in draw(st.just([]) | st.lists(st.sampled_from(sorted(ODD)), max_size=3, unique=True)):
+        environ[name] = draw(st.sampled_from(ODD[name]))
+    return environ
+
+
+def complete(extra):
+    """A whole environ, as a server makes it, with the odd values put in."""
+    environ = Exchange(None, "/").environ
+    environ["wsgi.multithread"] = False  # a refresh runs in close(), so that both caches do it in order
+    environ.update(extra)
+    path = (environ.get("SCRIPT_NAME") or "") + (environ.get("PATH_INFO") or "")
+    query = environ.get("QUERY_STRING") or ""
+    encoded = path.replace(" ", "%20").replace("\xc3\xa9", "%C3%A9")
+    forms = {
+        "plain": path,
+        "encoded": encoded,
+        "with query": f"{encoded}?{query}",
+        "absolute": f"http://example.com{encoded}",
+    }
+    for name in ("RAW_URI", "REQUEST_URI"):
+        environ[name] = forms.get(environ.get(name), environ.get(name))
+    return {name: value for name, value in environ.items() if value is not None}
+
+
+HAPPENINGS = st.one_of(
+    st.tuples(st.just("tick"), st.sampled_from([0.4, 1, 30, 61, 200, 301, 4000])),
+    st.tuples(st.just("change"), st.none()),
+    st.tuples(st.just("purge"), st.tuples(st.sampled_from(["/", "/vary", "/windows"]), st.booleans())),
+    st.tuples(st.just("prefix"), st.tuples(st.sampled_from(["/", "/vary"]), st.booleans())),
+    st.tuples(st.just("group"), st.booleans()),
+    st.tuples(st.just("clear"), st.booleans()),
+    st.tuples(st.just("switch"), st.booleans()),
+)
+ROUNDS = st.lists(
+    st.tuples(st.lists(st.integers(0, 2), min_size=3, max_size=8), HAPPENINGS), min_size=1, max_size=6
+)
+"""Requests of the pool by number, then something that happens, and so on."""
+
+
+class Twin:
+    """Two caches that see the same: one as it is, one without its fast path."""
+
+    def __init__(self, profile):
+        self.world = {"version": 0}
+        self.clock = FakeClock()
+        self.sites = [Site(self.world), Site(self.world)]
+        self.caches = [self._cache(site, profile) for site in self.sites]
+        self.caches[1]._peek = lambda key: None
+        self.hits = 0
+
+    def _cache(self, site, profile):
+        cache = new_cache(
+            site,
+            clock=self.clock,
+            profile=profile,
+            secret="hush",
+            stale_if_error=60,
+            rules=[
+                Rule("/admin/*", bypass=True, name="admin"),
+                Rule("/vary*", query="key", ignore_query=("utm_*",)),
+                Rule("/lang", cookies=("lang",)),
+                Rule("/windows", cookies="ignore", query="sort"),
+                Rule("/gone", ttl=20),
+            ],
+        )
+        cache.engine.refresher._jitter = lambda: 1.0
+        return cache
+
+    def compare(self, extra):
+        fast, slow = (self._run(cache, extra) for cache in self.caches)
+        assert fast == slow
+        assert self.sites[0].seen == self.sites[1].seen
+        self.hits += isinstance(fast[1], list) and any("; hit" in value for _, value in fast[1])
+
+    def _run(self, cache, extra):
+        try:
+            reply = run(cache, complete(extra))
+        except Exception as error:
+            return type(error), str(error)
+        return reply.status, reply.headers, reply.body
+
+    def tick(self, seconds):
+        self.clock.tick(seconds)
+
+    def change(self, _):
+        self.world["version"] += 1
+
+    def purge(self, value):
+        for cache in self.caches:
+            cache.purge(value[0], soft=value[1])
+
+    def prefix(self, value):
+        for cache in self.caches:
+            cache.purge_prefix(value[0], soft=value[1])
+
+    def group(self, soft):
+        for cache in self.caches:
+            cache.purge_groups("all", soft=soft)
+
+    def clear(self, soft):
+        for cache in self.caches:
+            cache.clear(soft=soft)
+
+    def switch(self, on):
+        for cache in self.caches:
+            cache.rules.enable("admin") if on else cache.rules.disable("admin")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    profile=st.sampled_from(["safe", "safe", "rfc"]),
+    pool=st.lists(requests(), min_size=1, max_size=3),
+    rounds=ROUNDS,
+)
+def test_both_ways_agree_over_random_traffic(profile, pool, rounds):
+    twin = Twin(profile)
+    for asked, (kind, value) in rounds:
+        for which in asked:
+            twin.compare(pool[which % len(pool)])
+        getattr(twin, kind)(value)
+    counts = [{name: n for name, n in cache.stats().items() if name != "store"} for cache in twin.caches]
+    assert counts[0] == counts[1]
+    event(f"hits: {min(twin.hits, 5)}")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    profile=st.sampled_from(["safe", "rfc"]),
+    path=st.sampled_from(["/", "/vary", "/public", "/lang", "/cookie", "/tagged"]),
+    odd=requests(),
+)
+def test_a_warm_page_does_not_hide_what_is_odd_about_a_request(profile, path, odd):
+    """The page is armed first, so that whatever is odd meets the fast path."""
+    twin = Twin(profile)
+    plain = {"PATH_INFO": path}
+    for _ in range(3):
+        twin.compare(plain)
+    twin.compare({**odd, **plain})
+    twin.compare(plain)
+    twin.compare({**odd, **plain})
+
+
+@pytest.mark.parametrize("name", sorted(ODD))
+def test_each_odd_value_on_each_warm_page(name):
+    for path in ("/", "/vary", "/vary2", "/coded", "/public", "/lang", "/cookie", "/tagged", "/windows"):
+        twin = Twin("safe")
+        for _ in range(3):
+            twin.compare({"PATH_INFO": path})
+        for value in ODD[name]:
+            for _ in range(3):
+                twin.compare({"PATH_INFO": path, name: value})
+
+
+def test_the_fast_path_is_there(monkeypatch):
+    """Otherwise the tests above compare the long way with itself."""
+    headers = text(("Vary", "Accept-Language"))
+    for answer in (Response(body=b"page"), Response(headers=headers, body=b"page")):
+        cache = new_cache(ScriptedApp(answer))
+        ask(cache)
+        ask(cache)
+        monkeypatch.setattr(cache.engine, "look_up", None)
+        for _ in range(3):
+            assert ask(cache).is_hit
+        assert cache.engine.observer.reasons[Reason.CACHE_FAULT].value == 0
+        assert cache.stats()["hits"] == 4
+
+
+def test_hits_are_logged_where_decisions_are(caplog):
+    caplog.set_level("INFO", logger="wsgicache.decisions")
+    cache = new_cache(ScriptedApp(Response(body=b"page")), log=True)
+    for _ in range(5):
+        ask(cache)
+    assert sum("reason=HIT" in line for line in caplog.messages) == 4
+    assert len(caplog.messages) == 5
