@@ -18,6 +18,7 @@ from .forms import Raised
 from .sessions import session_at_hand
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+_METHODS: Final = ("dispatch_request", "get", "head", "post", "put", "delete", "patch", "options")
 _NOT_KEPT: Final = frozenset({304, 206})
 
 
@@ -129,15 +130,12 @@ def is_view(wrapper: Callable[..., Any], endpoint: str | None) -> bool:
 
 def _leads_to(view: Any, wrapper: Callable[..., Any]) -> bool:
     owner = getattr(view, "view_class", None)
-    if owner is not None:
-        names = ("dispatch_request", "get", "head", "post", "put", "delete", "patch", "options")
-        methods = [getattr(owner, name, None) for name in names]
-        return any(method is not None and _leads_to(method, wrapper) for method in methods)
     while view is not None:
         if view is wrapper:
             return True
         view = getattr(view, "__wrapped__", None)
-    return False
+    methods = [getattr(owner, name, None) for name in _METHODS] if owner is not None else []
+    return any(method is not None and _leads_to(method, wrapper) for method in methods)
 
 
 def path_for(wrapper: Callable[..., Any], values: Mapping[str, Any]) -> str:

@@ -65,10 +65,10 @@ class _Unplain(TypeError):
     """The value, or something in it, would not come back as it went."""
 
 
-def _aware_form(value: datetime) -> str:
-    if value.tzinfo not in (None, UTC) or value.fold:
+def _instant_form(value: datetime) -> list[Any]:
+    if value.tzinfo not in (None, UTC):
         raise _Unplain
-    return value.isoformat()
+    return [value.isoformat(), value.fold]
 
 
 def _form(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -87,7 +87,7 @@ _EXTENSIONS: Final[dict[type, _Pair]] = {
     set: (2, list, set),
     frozenset: (3, list, frozenset),
     int: (4, str, int),
-    datetime: (5, _aware_form, datetime.fromisoformat),
+    datetime: (5, _instant_form, lambda form: datetime.fromisoformat(form[0]).replace(fold=form[1])),
     date: (6, date.isoformat, date.fromisoformat),
     timedelta: (7, lambda d: [d.days, d.seconds, d.microseconds], lambda form: timedelta(*form)),
     Decimal: (8, str, Decimal),

@@ -22,7 +22,7 @@ FLASK_TRACKS: Final = isinstance(vars(RequestContext).get("session"), property)
 def session_at_hand() -> SessionMixin | None:
     """The session of the request, without counting as an access."""
     state = vars(request_ctx._get_current_object())  # type: ignore[attr-defined]
-    return state.get("_session") or state.get("session")
+    return state["_session"] if "_session" in state else state.get("session")
 
 
 def was_accessed(session: SessionMixin | None) -> bool:

@@ -110,6 +110,11 @@ class SimpleCache(BaseCache, cachelib.SimpleCache):
             self._cache[key] = item
             return True
 
+    def _remove_expired(self, now: float) -> None:
+        gone = [key for key, (expires, _) in self._cache.items() if expires != 0 and expires <= now]
+        for key in gone:
+            self._cache.pop(key, None)
+
     def _remove_older(self) -> None:
         """Make room: the soonest to expire go, those that never expire last."""
         excess = len(self._cache) - self._threshold

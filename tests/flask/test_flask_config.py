@@ -1,0 +1,437 @@
+"""CACHE_TYPE in all its forms, factories, and the backends that need a server of their own kind."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import cachelib
+import pytest
+from cachelib.serializers import JSONSerializer
+from conftest import free_port, running
+from flask import Flask
+
+import wsgicache.flask
+from wsgicache.flask import Cache, backends
+from wsgicache.flask.backends import (
+    BaseCache,
+    RedisClusterCache,
+    RedisSentinelCache,
+    SpreadSASLMemcachedCache,
+)
+
+PATHS = """
+    wsgicache.flask: Cache CachedResponse make_template_fragment_key SUPPORTED_HASH_FUNCTIONS cache_view_hit
+      cache_view_miss cache_memoize_hit cache_memoize_miss function_namespace SiteCache
+    wsgicache.flask.backends: BaseCache NullCache SimpleCache FileSystemCache RedisCache RedisSentinelCache
+      RedisClusterCache MemcachedCache SASLMemcachedCache SpreadSASLMemcachedCache
+    wsgicache.flask.backends.base: BaseCache
+    wsgicache.flask.backends.nullcache: NullCache
+    wsgicache.flask.backends.simplecache: SimpleCache
+    wsgicache.flask.backends.filesystemcache: FileSystemCache
+    wsgicache.flask.backends.rediscache: RedisCache RedisSentinelCache RedisClusterCache
+    wsgicache.flask.backends.memcache: MemcachedCache SASLMemcachedCache SpreadSASLMemcachedCache
+    wsgicache.flask.contrib.uwsgicache: UWSGICache
+    wsgicache.flask.jinja2ext: CacheExtension JINJA_CACHE_ATTR_NAME
+    wsgicache.flask.signals: cache_view_hit cache_view_miss cache_memoize_hit cache_memoize_miss
+    wsgicache.flask.utils: get_id function_namespace make_template_fragment_key normalize_timeout
+"""
+
+
+@pytest.mark.parametrize(("module", "names"), re.findall(r"([\w.]+):([\w\s]+?)(?=\n    w|\n$)", PATHS))
+def test_import_paths(module, names):
+    imported = __import__(module, fromlist=["_"])
+    assert all(hasattr(imported, name) for name in names.split())
+
+
+def test_the_version_is_there_and_deprecated():
+    with pytest.warns(DeprecationWarning, match="importlib"):
+        assert wsgicache.flask.__version__
+
+
+def make(**config):
+    app = Flask("config")
+    cache = Cache(app, config=config)
+    return cache.cache
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("simple", "SimpleCache"), ("SimpleCache", "SimpleCache"), ("filesystem", "FileSystemCache"),
+        ("redis", "RedisCache"), ("memcached", "MemcachedCache"), ("gaememcached", "MemcachedCache"),
+        ("redissentinel", "RedisSentinelCache"), ("saslmemcached", "SASLMemcachedCache"),
+        ("spreadsaslmemcached", "SpreadSASLMemcachedCache"), ("flask_caching.backends.simple", "SimpleCache"),
+        ("flask_caching.backends.SimpleCache", "SimpleCache"), ("cachelib.SimpleCache", "SimpleCache"),
+        ("flask_caching.backends.rediscache.RedisCache", "RedisCache"),
+        ("wsgicache.flask.backends.NullCache", "NullCache"),
+    ],
+)  # fmt: skip
+def test_names_of_backends(name, kind, tmp_path):
+    backend = make(
+        CACHE_TYPE=name, CACHE_DIR=str(tmp_path), CACHE_MEMCACHED_USERNAME="u", CACHE_MEMCACHED_PASSWORD="p"
+    )
+    assert type(backend).__name__ == kind
+
+
+@pytest.mark.parametrize("name", ["null", "NullCache"])
+def test_the_null_cache_warns_unless_told_not_to(name):
+    with pytest.warns(UserWarning, match="nothing is cached"):
+        make(CACHE_TYPE=name)
+    assert type(make(CACHE_TYPE=name, CACHE_NO_NULL_WARNING=True)).__name__ == "NullCache"
+
+
+def test_uwsgi_outside_uwsgi_says_so():
+    with pytest.raises(RuntimeError, match="uWSGI"):
+        make(CACHE_TYPE="uwsgi")
+
+
+def test_an_unknown_type_is_an_error():
+    with pytest.raises(ImportError):
+        make(CACHE_TYPE="nosuchcache")
+
+
+def test_google_cloud_storage_says_what_is_missing():
+    try:
+        import google.cloud.storage  # noqa: F401
+    except ImportError:
+        with pytest.raises(RuntimeError, match="google-cloud-storage"):
+            make(CACHE_TYPE="GoogleCloudStorageCache", CACHE_GCS_BUCKET="b")
+
+
+# --- factories and own backends ------------------------------------------------------------------------
+
+
+class Own(BaseCache):
+    """A backend as the manual writes one: the old base class's constructor, nothing else."""
+
+    def __init__(self, servers=None, default_timeout=500):
+        super().__init__(default_timeout)
+        self.servers = servers
+        self.values = {}
+
+    def get(self, key):
+        return self.values.get(key)
+
+    def set(self, key, value, timeout=None):
+        self.values[key] = value
+        return True
+
+    def add(self, key, value, timeout=None):
+        return key not in self.values and self.set(key, value)
+
+    def delete(self, key):
+        return self.values.pop(key, None) is not None
+
+    def has(self, key):
+        return key in self.values
+
+
+class OwnWithThreeArgumentFactory(Own):
+    @classmethod
+    def factory(cls, app, args, kwargs):
+        args.append(app.config["SERVERS"])
+        return cls(*args, **kwargs)
+
+
+class OwnWithFourArgumentFactory(Own):
+    @classmethod
+    def factory(cls, app, config, args, kwargs):
+        return cls(config["CACHE_MEMCACHED_SERVERS"], **kwargs)
+
+
+class OwnWithoutArguments(BaseCache):
+    def __init__(self):
+        super().__init__(7)
+
+
+def three(app, args, kwargs):
+    return Own(app.config["SERVERS"], **kwargs)
+
+
+def three_with_config(config, args, kwargs):
+    return Own(config["CACHE_MEMCACHED_SERVERS"], **kwargs)
+
+
+def four(app, config, args, kwargs):
+    return Own(app.config["SERVERS"], **kwargs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["OwnWithThreeArgumentFactory", "OwnWithFourArgumentFactory", "three", "three_with_config", "four"],
+)
+def test_factories_take_three_or_four_arguments(name):
+    app = Flask("own")
+    app.config["SERVERS"] = ["a"]
+    config = {
+        "CACHE_TYPE": f"{__name__}.{name}",
+        "CACHE_MEMCACHED_SERVERS": ["a"],
+        "CACHE_DEFAULT_TIMEOUT": 9,
+    }
+    cache = Cache(app, config=config)
+    assert isinstance(cache.cache, Own)
+    assert cache.cache.servers == ["a"]
+    assert cache.cache.default_timeout == 9
+
+
+def test_a_backend_of_ones_own_has_everything_that_is_built_on_get_and_set():
+    cache = Cache(Flask("own"), config={"CACHE_TYPE": f"{__name__}.Own"})
+    runs = []
+
+    @cache.memoize(60, groups="g")
+    def f(n):
+        runs.append(n)
+        return n
+
+    f(1), f(1)
+    cache.purge_groups("g")
+    f(1)
+    cache.delete_memoized(f)
+    f(1)
+    assert runs == [1, 1, 1]
+    cache.set("a/b", 1)
+    cache.delete_prefix("a/")
+    assert cache.get("a/b") is None
+    assert cache.inc("n") == 1
+
+
+def test_a_constructor_without_arguments_is_called_without():
+    assert make(CACHE_TYPE=f"{__name__}.OwnWithoutArguments").default_timeout == 7
+
+
+def test_cachelib_classes_by_dotted_path_lose_their_unsigned_pickle(redis_port, tmp_path):
+    app = Flask("cachelib")
+    cache = Cache(app, config={"CACHE_TYPE": "cachelib.RedisCache", "CACHE_OPTIONS": {"port": redis_port}})
+    assert type(cache.cache) is cachelib.RedisCache
+    cache.set("dotted", {"a": (1,)})
+    assert cache.get("dotted") == {"a": (1,)}
+    assert not cache.cache._write_client.get("dotted").startswith(b"!")
+    cache.delete("dotted")
+    cache.cache._write_client.close()
+
+
+def test_a_chosen_serializer_serves_decorators_too(make_cache):
+    cache = make_cache(CACHE_SERIALIZER=JSONSerializer)
+
+    @cache.memoize(60, groups="g")
+    def f(n):
+        return [n]
+
+    assert f(1) == f(1) == [1]
+    assert next(iter(cache.stats().values()))["hits"] == 1
+
+
+def test_several_caches_on_several_apps():
+    first, second = Flask("first"), Flask("second")
+    cache, other = Cache(config={"CACHE_TYPE": "SimpleCache"}), Cache(config={"CACHE_TYPE": "SimpleCache"})
+    for app in (first, second):
+        cache.init_app(app)
+        other.init_app(app)
+    with first.app_context():
+        cache.set("key", 1)
+        assert other.get("key") is None
+        assert first.extensions["cache"][cache] is cache.cache
+    with second.app_context():
+        assert cache.get("key") is None
+    cache.set("key", 2)  # outside: the last app's
+    with second.app_context():
+        assert cache.get("key") == 2
+
+    @cache.cached(60)
+    def page():
+        return "page"
+
+    for app in (first, second):
+        app.add_url_rule("/", "page", page)
+        client = app.test_client()
+        assert client.get("/").headers["ETag"] == client.get("/").headers["ETag"]
+
+
+def test_bad_settings_are_loud():
+    with pytest.raises(ValueError, match="dict or None"):
+        Cache(config="simple")
+    for key, value in {
+        "CACHE_HASH_METHOD": "md5", "CACHE_FILE_HASH_METHOD": 1, "CACHE_ON_ERROR": "shrug",
+        "CACHE_SERIALIZER": "json",
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=key):
+            make(CACHE_TYPE="SimpleCache", **{key: value})
+
+
+def test_debug_in_the_config_is_legal_and_the_default_timeout_may_be_digits():
+    assert make(CACHE_TYPE="SimpleCache", DEBUG=True, CACHE_DEFAULT_TIMEOUT="30").default_timeout == 30
+
+
+def test_file_options(tmp_path):
+    backend = make(
+        CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path), CACHE_OPTIONS={"mode": 0o640},
+        CACHE_FILE_HASH_METHOD=hashlib.md5,
+    )  # fmt: skip
+    backend.set("key", 1)
+    (name,) = [path for path in tmp_path.iterdir() if path.name == hashlib.md5(b"key").hexdigest()]
+    assert name.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_missing_cache_dir_warns():
+    with pytest.warns(UserWarning, match="CACHE_DIR"), pytest.raises(TypeError):
+        make(CACHE_TYPE="FileSystemCache")
+
+
+# --- sentinel, cluster, spread, uWSGI -------------------------------------------------------------------
+
+
+def test_sentinel_writes_to_the_master_and_reads(redis_port, tmp_path):
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor mine 127.0.0.1 {redis_port} 1\n")
+    with running("redis-server", str(config), "--sentinel", port=port, cwd=tmp_path):
+        cache = Cache(
+            Flask("sentinel"),
+            config={
+                "CACHE_TYPE": "RedisSentinelCache",
+                "CACHE_REDIS_SENTINELS": [("127.0.0.1", port)],
+                "CACHE_REDIS_SENTINEL_MASTER": "mine",
+                "CACHE_KEY_PREFIX": "sentinel_",
+                "CACHE_DEADLINE": 5,
+            },
+        )
+        assert isinstance(cache.cache, RedisSentinelCache)
+        assert cache.set("key", {"a": 1}) is not False
+        assert cache.get("key") == {"a": 1}
+        assert cache.inc("n", 3) == 3
+        cache.clear()
+        cache.cache._write_client.close()
+        cache.cache._read_client.close()
+
+
+@pytest.mark.parametrize("by", ["CACHE_REDIS_CLUSTER", "CACHE_REDIS_URL"])
+def test_a_cluster(tmp_path, by):
+    import redis
+
+    port = free_port()
+    command = (
+        "redis-server",
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--cluster-enabled",
+        "yes",
+        "--save",
+        "",
+    )
+    bus = ("--cluster-port", str(free_port()))
+    with running(*command, *bus, port=port, cwd=tmp_path):
+        with redis.Redis(port=port) as node:
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in node.execute_command("CLUSTER", "INFO"):
+                pass  # it answers at once, and is ready within milliseconds
+        where = f"127.0.0.1:{port}" if by == "CACHE_REDIS_CLUSTER" else f"redis://127.0.0.1:{port}"
+        cache = Cache(Flask("cluster"), config={"CACHE_TYPE": "rediscluster", by: where, "CACHE_DEADLINE": 5})
+        assert isinstance(cache.cache, RedisClusterCache)
+        cache.set_many({"a": 1, "b": "two", "c": [3]})
+        assert cache.get_many("a", "b", "c", "d") == [1, "two", [3], None]
+        assert cache.inc("a") == 2
+        runs = []
+
+        @cache.memoize(60, groups="g")
+        def f(n):
+            runs.append(n)
+            return n
+
+        f(1), f(1)
+        cache.purge_groups("g")
+        f(1)
+        cache.delete_prefix("b")
+        assert cache.get("b") is None
+        assert runs == [1, 1]
+        assert cache.unlink("c") == ["c"]
+        assert cache.clear()
+        assert cache.get("a") is None
+        cache.cache._write_client.close()
+
+
+def test_a_bad_cluster_address_is_an_error():
+    with pytest.raises(ValueError, match="host:port"):
+        RedisClusterCache("localhost")
+
+
+def test_spread_values_are_put_together(memcached_port):
+    import pylibmc
+
+    client = pylibmc.Client([f"127.0.0.1:{memcached_port}"])
+    backend = SpreadSASLMemcachedCache(client, chunksize=1000, maxchunk=5, key_prefix="spread")
+    value = "".join(map(str, range(1000)))
+    assert backend.set("key", value)
+    assert backend.get("key") == value
+    assert backend.get_many("key", "other") == [value, None]
+    assert not backend.set("key", "x" * 9000)
+    assert backend.get("key") is None
+    backend.set("key", value)
+    client.delete(backend._normalize_key("key"))
+    assert backend.get("key") is None
+    assert backend.set("key", value, chunk=False)
+    assert backend.get("key", chunk=False) == value
+
+
+UWSGI_APP = """
+from flask import Flask
+from wsgicache.flask import Cache
+app = Flask(__name__)
+cache = Cache(app, config={"CACHE_TYPE": "uwsgi", "CACHE_UWSGI_NAME": "mine"})
+cache.set("key", {"a": (1,)})
+assert cache.get("key") == {"a": (1,)}
+assert not cache.add("key", 2)
+cache.set("key", 1, -1)
+assert cache.get("key") is None
+assert cache.add("key", 5) and cache.inc("key") == 6
+@cache.memoize(60, groups="g")
+def f(n):
+    return n
+assert f(1) == f(1) == 1
+cache.delete_prefix("k")
+assert cache.get("key") is None
+assert cache.clear() and cache.get("key") is None
+print("uwsgi", "done")
+import os
+os._exit(0)
+"""
+
+
+def test_uwsgi(tmp_path):
+    program = Path(sys.executable).parent / "uwsgi"
+    if not program.exists():
+        pytest.skip("uwsgi is not installed")
+    (tmp_path / "app.py").write_text(UWSGI_APP)
+    ran = subprocess.run(
+        [program, "--cache2", "name=mine,items=100", "--socket", f"127.0.0.1:{free_port()}", "--need-app",
+         "--virtualenv", sys.prefix, "--pythonpath", str(Path(wsgicache.flask.__file__).parents[2]),
+         "--wsgi-file", "app.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "uwsgi done" in ran.stderr, ran.stderr[-2000:]
+
+
+def test_backends_say_what_they_can_do():
+    from wsgicache.flask.backends.base import abilities_of
+
+    assert not abilities_of(backends.SimpleCache()).shared
+    assert abilities_of(object()).atomic_add is False
+    with warnings.catch_warnings():
+        assert abilities_of(cachelib.SimpleCache()).shared is False
+
+
+def test_the_listed_exceptions_have_reasons(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
+    saved = list(sys.meta_path)
+    try:
+        import _parity_alias
+
+        listed = _parity_alias.exceptions((Path(__file__).parent / "parity_exceptions.txt").read_text())
+    finally:
+        sys.meta_path[:] = saved
+    assert len(listed) == 2
+    assert all(len(reason) > 40 for reason in listed.values())

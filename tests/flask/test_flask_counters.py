@@ -1,0 +1,165 @@
+"""Counters lose nothing and keep their expiry; a timeout means one thing on every backend."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+
+def test_counters_count_up_and_down_from_nothing(make_cache, backend):
+    cache = make_cache(backend)
+    assert cache.inc("n") == 1
+    assert cache.inc("n", 5) == 6
+    assert cache.dec("n", 10) == -4
+    assert cache.get("n") == -4
+    assert cache.inc("n", 4) == 0
+    assert cache.get("n") == 0
+    assert cache.dec("m") == -1
+    cache.set("k", 41)
+    assert cache.inc("k") == cache.get("k") == 42
+
+
+def test_no_increment_is_lost(make_cache, backend):
+    cache = make_cache(backend)
+    each, threads = (50, 4)
+
+    def count():
+        for _ in range(each):
+            cache.inc("n")
+
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(count) for _ in range(threads)]:
+            future.result(30)
+    assert cache.get("n") == each * threads
+
+
+def left(cache, key):
+    """Seconds until a key expires; 0 never."""
+    backend = cache.cache
+    name = type(backend).__name__
+    if name == "SimpleCache":
+        import cachelib.simple
+
+        expires = backend._cache[key][0]
+        return expires and expires - cachelib.simple.time()
+    if name == "FileSystemCache":
+        import cachelib.file
+
+        expires = backend._expiry_of(key)
+        return expires and expires - cachelib.file.time()
+    seconds = backend._write_client.ttl(backend._full(key))
+    return 0 if seconds == -1 else seconds
+
+
+@pytest.mark.parametrize("name", ["simple", "file", "redis"])
+def test_a_counter_keeps_its_expiry(make_cache, name):
+    cache = make_cache(name)
+    cache.set("n", 1, 1000)
+    cache.inc("n")
+    assert 990 <= left(cache, "n") <= 1000
+    cache.set("m", 1, 0)
+    cache.inc("m")
+    assert left(cache, "m") == 0
+    cache.inc("new", 1, 500)
+    assert 490 <= left(cache, "new") <= 500
+    cache.inc("default")
+    assert 290 <= left(cache, "default") <= 300
+    cache.inc("ever", 1, 0)
+    assert left(cache, "ever") == 0
+
+
+def test_a_value_that_is_no_number_cannot_be_counted(make_cache):
+    cache = make_cache()
+    cache.set("n", "text")
+    with pytest.raises(TypeError):
+        cache.inc("n")
+
+
+# --- timeouts ---------------------------------------------------------------------------------------
+
+KEPT = {
+    "default": (None, 300), "never": (0, 0), "whole": (100, 100), "rounded up": (99.2, 100),
+    "timedelta": (timedelta(seconds=99, milliseconds=1), 100), "digits": ("100", 100),
+    "long": (40 * 86400, 40 * 86400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", ["set", "add", "set_many"])
+@pytest.mark.parametrize(("timeout", "seconds"), KEPT.values(), ids=KEPT)
+def test_a_timeout_means_the_same_everywhere(make_cache, backend, write, timeout, seconds):
+    cache = make_cache(backend)
+    if write == "set_many":
+        assert cache.set_many({"key": "value"}, timeout) == ["key"]
+    else:
+        assert getattr(cache, write)("key", "value", timeout)
+    assert cache.get("key") == "value"
+    if backend in ("simple", "file", "redis"):
+        assert seconds - 5 <= left(cache, "key") <= seconds
+
+
+@pytest.mark.parametrize("timeout", [-1, -2, timedelta(seconds=-5), -0.5 - 1])
+def test_a_negative_timeout_expires_at_once_everywhere(make_cache, backend, timeout):
+    cache = make_cache(backend)
+    cache.set("key", "old")
+    cache.set("key", "value", timeout)
+    assert cache.get("key") is None
+    cache.set_many({"key": "value"}, timeout)
+    assert cache.get("key") is None
+    cache.add("key", "value", timeout)
+    assert cache.get("key") is None
+    assert cache.add("key", "new")
+
+
+@pytest.mark.parametrize("name", ["simple", "file"])
+def test_an_expired_key_can_be_added_again(make_cache, clock, name):
+    cache = make_cache(name)
+    cache.set("key", "old", 10)
+    clock.advance(11)
+    assert cache.add("key", "new", 10)
+    assert cache.get("key") == "new"
+
+
+@pytest.mark.parametrize("timeout", ["soon", object(), [1]])
+def test_what_is_no_timeout_is_an_error(make_cache, timeout):
+    with pytest.raises(TypeError):
+        make_cache().set("key", 1, timeout)
+
+
+@pytest.mark.parametrize("name", ["simple", "file"])
+def test_entries_that_never_expire_are_the_last_to_make_room(make_cache, name):
+    cache = make_cache(name, CACHE_THRESHOLD=3)
+    cache.set("ever", 1, 0)
+    for n in range(10):
+        cache.set(f"soon{n}", n, 100 + n)
+    assert cache.get("ever") == 1
+
+
+def test_touch_lengthens_and_never_shortens(make_cache):
+    for name in ("simple", "file", "redis"):
+        cache = make_cache(name)
+        backend = cache.cache
+        cache.set("key", 1, 100)
+        assert backend.touch("key", 50)
+        assert 95 <= left(cache, "key") <= 100
+        assert backend.touch("key", 500)
+        assert 495 <= left(cache, "key") <= 500
+        assert backend.touch("key", 0)
+        assert left(cache, "key") == 0
+        assert backend.touch("key", 5)
+        assert left(cache, "key") == 0
+        assert not backend.touch("missing", 5)
+        assert cache.get("key") == 1
+
+
+@pytest.mark.parametrize("name", ["pylibmc", "pymemcache"])
+def test_memcached_has_no_sharp_edges(make_cache, name):
+    cache = make_cache(name)
+    for key in ("a b", "é", "x" * 400, "new\nline", "~"):
+        assert cache.set(key, key)
+        assert cache.get(key) == key
+        assert cache.get_many(key, "other") == [key, None]
+        assert cache.delete(key)
+    cache.set("big", "small")
+    assert not cache.set("big", "x" * 2_000_000)
+    assert cache.get("big") is None
+    assert cache.set_many({"big": b"x" * 2_000_000, "ok": 1}) == ["ok"]

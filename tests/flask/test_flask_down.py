@@ -1,0 +1,129 @@
+"""A server that is down: everything goes on within the deadline, whether or not the app debugs."""
+
+import logging
+from time import perf_counter
+
+import pytest
+from conftest import free_port
+from flask import Flask, render_template_string
+
+from wsgicache.flask import Cache, Unavailable
+
+
+@pytest.fixture(params=["redis", "pylibmc", "pymemcache"])
+def down(request):
+    """Make a cache whose server is not there."""
+
+    def down(debug=False, **config):
+        app = Flask("down")
+        app.debug = debug
+        app.config["SECRET_KEY"] = "secret"
+        where = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_PORT": free_port()}
+        if request.param != "redis":
+            where = {
+                "CACHE_TYPE": "MemcachedCache",
+                "CACHE_MEMCACHED_SERVERS": [f"127.0.0.1:{free_port()}"],
+                "CACHE_OPTIONS": {"memcache_client_lib": request.param},
+            }
+        return Cache(app, config={**where, "CACHE_DEADLINE": 0.2, **config})
+
+    return down
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_everything_survives(down, debug, caplog):
+    cache = down(debug)
+    app = cache.app
+
+    @app.route("/page")
+    @cache.cached(60)
+    def page():
+        return f"page {f(1)}" + render_template_string("{% cache 60, 'x' %}fragment{% endcache %}")
+
+    @cache.memoize(60, groups="g")
+    def f(n):
+        return n
+
+    began = perf_counter()
+    with caplog.at_level(logging.WARNING):
+        assert [app.test_client().get("/page").text for _ in range(3)] == ["page 1fragment"] * 3
+        with app.app_context():
+            assert cache.get("key") is None
+            assert not cache.set("key", 1)
+            assert not cache.add("key", 1)
+            assert cache.get_many("a", "b") == [None, None]
+            assert cache.get_dict("a") == {"a": None}
+            assert cache.set_many({"a": 1}) == []
+            assert not cache.has("key")
+            assert not cache.delete("key")
+            assert cache.delete_many("key") == []
+            assert cache.unlink("key") == []
+            assert cache.inc("n") is None
+            assert not cache.clear()
+    assert perf_counter() - began < 1.5
+    assert "going on without it" in caplog.text
+
+
+def test_purges_do_not_fail_silently(down):
+    cache = down()
+
+    @cache.memoize(60)
+    def f():
+        return 1
+
+    with pytest.raises(Unavailable, match="nothing was purged"):
+        cache.purge_groups("posts")
+    with pytest.raises(Unavailable):
+        cache.delete_prefix("view/")
+    with pytest.raises(Unavailable):
+        cache.delete_memoized(f)
+    with pytest.raises(Unavailable):
+        f.delete_memoized()
+    with pytest.raises(Unavailable):
+        cache.delete_memoized_verhash(f)
+
+
+def test_it_is_asked_again_after_a_while(down, monkeypatch):
+    cache = down(CACHE_RETRY_AFTER=5)
+    now = [1000.0]
+    monkeypatch.setattr("wsgicache.flask.link.monotonic", lambda: now[0])
+    cache.get("key")
+    assert cache.link.is_down
+    now[0] += 6
+    assert not cache.link.is_down
+
+
+def test_raising_is_one_setting(down):
+    cache = down(CACHE_ON_ERROR="raise")
+    with pytest.raises(cache.cache.failures):
+        cache.get("key")
+    with pytest.raises(cache.cache.failures):
+        cache.cached(60, key_prefix="x")(lambda: 1)()
+
+
+def test_a_mistake_of_the_caller_is_no_failure_of_the_server(make_cache):
+    cache = make_cache("redis")
+    with pytest.raises(TypeError):
+        cache.set("key", 1, "soon")
+    assert not cache.link.is_down
+
+
+def test_a_server_that_comes_back_is_used_again(make_cache, monkeypatch):
+    cache = make_cache("redis")
+    backend = cache.cache
+    real = backend._read_client
+
+    class Gone:
+        def __getattr__(self, name):
+            def fail(*args, **kwargs):
+                raise ConnectionError("gone")
+
+            return fail
+
+    cache.set("key", 1)
+    backend._read_client = Gone()
+    assert cache.get("key") is None
+    backend._read_client = real
+    assert cache.get("key") is None  # not asked yet
+    cache.link._down_until = 0.0
+    assert cache.get("key") == 1
