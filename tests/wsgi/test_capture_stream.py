@@ -7,7 +7,19 @@ from wsgiref.util import FileWrapper
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wsgi_helpers import TEXT, Body, BodyApp, Call, Exchange, Waiters, count, length, new_cache, text
+from wsgi_helpers import (
+    TEXT,
+    Body,
+    BodyApp,
+    Call,
+    Exchange,
+    Waiters,
+    count,
+    flights,
+    length,
+    new_cache,
+    text,
+)
 
 from wsgicache import Reason, Rule
 from wsgicache.testing import Response, ScriptedApp, ask
@@ -429,3 +441,19 @@ def test_one_content_length_is_enough():
     cache = new_cache(ScriptedApp(Response(headers=text(length(4)), body=b"page")))
     assert ask(cache).all("content-length") == ["4"]
     assert ask(cache).all("content-length") == ["4"]
+
+
+@pytest.mark.parametrize("body", [b"page", "page", ["page"], [1, 2], [None], 5, None])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_what_is_no_iterable_of_bytes_is_an_error_of_the_app(body, lazy):
+    """Above all a bare bytes object: its elements are numbers, not chunks."""
+
+    def app(environ, start_response):
+        start_response("200 OK", list(TEXT))
+        return (chunk for chunk in body) if lazy and isinstance(body, list) else body
+
+    cache = new_cache(app)
+    with pytest.raises(TypeError):
+        Exchange(cache).whole()
+    assert list(cache.store.scan()) == []
+    assert flights(cache) == 0
