@@ -67,10 +67,19 @@ class Refresher:
             # A thread that was woken still counts as waiting until it runs.
             if len(self._jobs) > self._waiting and self._threads < self._limit:
                 self._threads += 1
-                threading.Thread(target=self._work, name="wsgicache-refresh", daemon=True).start()
+                self._start(key)
             else:
                 self._wake.notify()
         return True
+
+    def _start(self, key: str) -> None:
+        try:
+            threading.Thread(target=self._work, name="wsgicache-refresh", daemon=True).start()
+        except BaseException:  # no thread can be had: the job is not wanted any more
+            self._threads -= 1
+            self._jobs.pop()
+            self._busy.discard(key)
+            raise
 
     def claim(self, key: str) -> bool:
         """Take a key for a job that the caller runs itself with `run`."""

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Final
 
 from .entry import Entry
-from .journal import Mark
+from .journal import Mark, short
 from .outcome import Reason
 
 
@@ -239,18 +239,18 @@ class MissMarkers:
         """Mark a key."""
         if len(self._marks) >= self._limit:
             self._marks = {}
-        self._marks[key] = (now + self._seconds, reason)
+        self._marks[short(key)] = (now + self._seconds, reason)
 
     def unset(self, key: str) -> None:
         """The last answer was storable after all."""
-        self._marks.pop(key, None)
+        self._marks.pop(short(key), None)
 
     def has(self, key: str, now: float) -> bool:
         """Whether a key is marked."""
-        mark = self._marks.get(key)
+        mark = self._marks.get(short(key))
         return mark is not None and now < mark[0] <= now + self._seconds
 
     def why(self, key: str) -> Reason | None:
         """Why the last answer for a key was not stored, as far as is remembered."""
-        mark = self._marks.get(key)
+        mark = self._marks.get(short(key))
         return None if mark is None else mark[1]

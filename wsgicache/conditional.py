@@ -93,6 +93,28 @@ def _same_strong(left: str | None, right: str | None) -> bool:
     return tag is not None and not tag.weak and tag == parse_etag(right)
 
 
+_REPRESENTATION: Final = frozenset(
+    {
+        "accept-ranges",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-range",
+        "content-type",
+        "trailer",
+        "transfer-encoding",
+    }
+)
+
+
+def as_304(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Return the lines of an app's 200 that is passed on as a 304: all that do not describe the body.
+
+    It was made for this client, so what is meant for it alone (a cookie, a report) is not lost.
+    """
+    return tuple(line for line in headers if line[0].lower() not in _REPRESENTATION)
+
+
 @lru_cache(maxsize=1024)
 def head_304(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """Return the lines of a stored 200 that its 304 repeats, in order (RFC 9110 §15.4.5).

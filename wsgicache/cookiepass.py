@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from .entry import Terms
-from .key import COOKIE_FIELD
+from .key import COOKIE_FIELD, MEMO_LIMIT
 from .plan import CookiePlan
-from .policy import MEMO_LIMIT, sift_cookies
+from .policy import sift_cookies
 
 
 class CookiePass(dict[str, bool]):

@@ -120,7 +120,10 @@ class Engine:
 
     def admit(self, facts: Facts) -> Admission:
         """Whether and how a request may use the cache."""
-        return admit(facts, self.rules, self.plans)
+        stamp = self.stamp  # before the rules are asked: a switch in between must leave nothing armed
+        admission = admit(facts, self.rules, self.plans)
+        admission.stamp = stamp
+        return admission
 
     def look_up(self, admission: Admission, *, arm: bool = True) -> Found:
         """Find what is stored for a request and judge it.
@@ -129,7 +132,6 @@ class Engine:
             arm: let the hit path answer such requests from now on; explain does not, and changes nothing.
         """
         now = self.clock.now()
-        stamp = self.stamp
         found = Found(admission.key, now)
         try:
             stored = self._find(admission, found)
@@ -148,7 +150,7 @@ class Engine:
         if admission.personal is not None and found.miss in _NOTHING_THERE:
             found.reason = admission.personal
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
-            self._arm(admission, found, stamp)
+            self._arm(admission, found, admission.stamp)
         return found
 
     def _find(self, admission: Admission, found: Found) -> Entry | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from .hints import IGNORE
+from .hints import HINTS, IGNORE
 
 SECRET_HEADER: Final = "HTTP_WSGICACHE_SECRET"
 
@@ -42,6 +42,7 @@ UNUSUAL: Final = frozenset(
         *PRECONDITIONS,
         SECRET_HEADER,
         IGNORE,
+        HINTS,
         "HTTP_AUTHORIZATION",
         "HTTP_TRANSFER_ENCODING",
         "REMOTE_USER",

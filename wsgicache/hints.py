@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from typing import Any, Final
 
 HINTS: Final = "wsgicache.hints"
@@ -38,6 +37,32 @@ class Hints:
         self.personal = True
 
 
-def is_ignored(environ: MutableMapping[str, Any]) -> bool:
-    """Whether an outer layer or the app asked the cache to stand aside."""
-    return bool(environ.get(IGNORE))
+class Layers:
+    """`environ["wsgicache.cache"]` where one cache wraps another: purges reach both, all else the inner.
+
+    Args:
+        inner: the cache nearer to the app.
+        outer: the cache around it, or the layers that are there already.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, inner: Any, outer: Any) -> None:
+        self._inner = inner
+        self._outer = outer
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        if name not in _PURGES:
+            return method
+
+        def both(*args: Any, **kwargs: Any) -> Any:
+            """Purge inside first: the outer cache must not fetch again what the inner still has."""
+            result = method(*args, **kwargs)
+            getattr(self._outer, name)(*args, **kwargs)
+            return result
+
+        return both
+
+
+_PURGES: Final = frozenset({"purge", "purge_prefix", "purge_groups", "clear"})

@@ -90,12 +90,20 @@ def varying_values(fields: Sequence[str], value_of: FieldValue) -> tuple[str | N
     return values
 
 
-@lru_cache(maxsize=1024)
+MEMO_LIMIT: Final = 512
+"""Characters of a client's text that a table may remember, so that nobody fills memory with it."""
+
+
 def canonical_host(host: str, scheme: str) -> str | None:
     """The host in lower case without the scheme's default port; None when it is not one host.
 
     RFC 9110 §4.2.3 and §7.2. Two Host lines arrive joined by a comma, which no host name holds.
     """
+    return _canonical_host(host, scheme) if len(host) <= MEMO_LIMIT else None
+
+
+@lru_cache(maxsize=1024)
+def _canonical_host(host: str, scheme: str) -> str | None:
     match = _HOST.match(host)
     if match is None:
         return None
@@ -132,9 +140,19 @@ def raw_extra(raw: str | None, path: str, query: str) -> str:
     return "r" + (target if query and raw_query == query else raw)
 
 
-@lru_cache(maxsize=4096)
+def plain_target(path: str, query: str) -> str:
+    """The raw request target in the plain form that `raw_extra` compares with."""
+    target = quote(path.encode("latin-1", "surrogatepass"), safe=_PCHAR_SAFE)
+    return f"{target}?{query}" if query else target
+
+
 def _same_target(target: str, path: str) -> bool:
-    """Whether the raw path is just the percent-encoded form of the decoded one.
+    """Whether the raw path is just the percent-encoded form of the decoded one."""
+    return (_remembered_target if len(target) <= MEMO_LIMIT else _compare_targets)(target, path)
+
+
+def _compare_targets(target: str, path: str) -> bool:
+    """See `_same_target`.
 
     One that holds a percent sign never is: `/a%25b` and the malformed `/a%b` are decoded to the same, and
     the latter is what equals the path.
@@ -148,6 +166,9 @@ def _same_target(target: str, path: str) -> bool:
     return _normal_escapes(raw_bytes) == quote(path_bytes, safe=_PCHAR_SAFE)
 
 
+_remembered_target = lru_cache(maxsize=4096)(_compare_targets)
+
+
 def _normal_escapes(raw: bytes) -> str:
     """Escapes of unreserved characters decoded, others in upper case, bare bytes escaped."""
     text = quote(raw, safe=_PCHAR_SAFE + "%")
@@ -159,7 +180,6 @@ def _normal_escape(match: re.Match[str]) -> str:
     return char if char.isascii() and (char.isalnum() or char in "-._~") else "%" + match[1].upper()
 
 
-@lru_cache(maxsize=4096)
 def normal_query(query: str, ignore: tuple[str, ...] = (), sort: bool = False) -> str:
     """The query for the key and for the app: ignored names dropped, order of repeated names kept.
 
@@ -170,6 +190,10 @@ def normal_query(query: str, ignore: tuple[str, ...] = (), sort: bool = False) -
 
     A query that holds `;` is kept whole: parsers differ on it, so nobody may hide a parameter in it.
     """
+    return (_remembered_query if len(query) <= MEMO_LIMIT else _normal_query)(query, ignore, sort)
+
+
+def _normal_query(query: str, ignore: tuple[str, ...], sort: bool) -> str:
     if not query or ";" in query:
         return query
     members = [(unquote_plus(part.partition("=")[0]), part) for part in query.split("&")]
@@ -178,6 +202,9 @@ def normal_query(query: str, ignore: tuple[str, ...] = (), sort: bool = False) -
     if sort:
         members.sort(key=lambda member: member[0])
     return "&".join([part for _, part in members])
+
+
+_remembered_query = lru_cache(maxsize=4096)(_normal_query)
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from .conditional import COOKIES
 from .entry import FOREVER, Entry, Headers, Terms, intern_pairs, intern_terms
 from .facts import Facts
 from .fields import (
@@ -31,6 +32,7 @@ from .hints import Hints
 from .journal import Mark, Verdict
 from .key import (
     COOKIE_FIELD,
+    MEMO_LIMIT,
     base_key,
     canonical_host,
     environ_name,
@@ -107,10 +109,6 @@ def sift_cookies(header: str, plan: CookiePlan) -> Cookies:
     return _sifted(header, plan) if len(header) <= MEMO_LIMIT else _sift(header, plan)
 
 
-MEMO_LIMIT: Final = 512
-"""Characters of a client's text that a table may remember, so that nobody fills memory with it."""
-
-
 def _sift(header: str, plan: CookiePlan) -> Cookies:
     pairs = cookie_pairs(header)
     if plan.named is not None:
@@ -159,6 +157,7 @@ class Admission:
         "plan",
         "reason",
         "seen_query",
+        "stamp",
         "unstorable",
     )
 
@@ -171,6 +170,8 @@ class Admission:
         self.unstorable: Reason | None = None
         self.key = ""
         self.seen_query = facts.query
+        self.stamp: object = None
+        """The engine's stamp before the plan was chosen: what was chosen may be armed under this one."""
         self.cookies = NO_COOKIES
 
     def rekey(self, rules: SearchRules | None) -> str:
@@ -479,6 +480,10 @@ def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: f
     if not _TIMED.isdisjoint(fields) or hints.groups or hints.lifetime is not None:
         return _settle(admission, head, hints, now)
     stated = [item for item in fields.items() if item[0] in plan.steering_fields]
+    if "set-cookie" in fields:  # that there is one decides; its value is somebody's secret
+        stated = [(name, "" if name in COOKIES else value) for name, value in stated]
+    if sum([len(value) for _, value in stated]) > 2 * MEMO_LIMIT:
+        return _settle(admission, head, hints, now)
     asked = (
         head.status,
         "etag" in fields,

@@ -112,6 +112,6 @@ class _KeyOfValue(dict[str | None, str]):
 
     def __missing__(self, value: str | None) -> str:
         key = select_variant(self._base, self._chosen, lambda name: value)
-        if len(self) < 256 and (value is None or len(value) <= 256):
+        if len(self) < 16 and (value is None or len(value) <= 256):
             self[value] = key
         return key

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from .key import wsgi_path
+from .key import MEMO_LIMIT, wsgi_path
 from .options import RULE_OPTIONS, OptionError, read_option
 from .profile import Profile
 
@@ -235,6 +235,8 @@ class RuleSet:
         """The position of the first enabled rule that covers a request, or -1."""
         if not self._rules:
             return -1
+        if len(path) > MEMO_LIMIT:
+            return self._search(path, host, method)
         memo = self._memo
         asked = (path, host, method)
         found = memo.get(asked)
