@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Final
-
-_PENDING: Final = "wsgicache.groups"
+from typing import Any
 
 log = logging.getLogger("wsgicache.flask")
 
@@ -51,7 +49,7 @@ class PurgeOnCommit:
         self._collect(session, [*session.new, *session.dirty, *session.deleted])
 
     def _collect(self, session: Any, changed: Iterable[Any]) -> None:
-        pending: set[str] = session.info.setdefault(_PENDING, set())
+        pending: set[str] = session.info.setdefault(self, set())
         with session.no_autoflush:
             for instance in changed:
                 for model, groups in self._mappings:
@@ -60,7 +58,7 @@ class PurgeOnCommit:
                         pending.update([named] if isinstance(named, str) else named)
 
     def _after_commit(self, session: Any) -> None:
-        pending = session.info.pop(_PENDING, None)
+        pending = session.info.pop(self, None)
         if not pending:
             return
         try:
@@ -70,4 +68,4 @@ class PurgeOnCommit:
             log.exception("purging %s after a commit failed; stale pages may be served", sorted(pending))
 
     def _after_rollback(self, session: Any) -> None:
-        session.info.pop(_PENDING, None)
+        session.info.pop(self, None)
