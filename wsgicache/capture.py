@@ -295,6 +295,7 @@ class Capture:
         headers = (*made.headers, *fill.passed_on, AGES[max(0, int(now - entry.since))])
         if action is Action.STALE:
             fill.outcome.reason = Reason.HIT_STALE_IF_ERROR
+            fill.engine.observer.hid_error(fill.outcome.forward_status)
             fill.gave_stale()
         fill.outcome.tell_ttl(entry.ttl(now))
         fill.outcome.status = int(made.status[:3])

@@ -93,6 +93,13 @@ class Observer:
         """The app raised, and a stale page hid it from the visitor: it must not hide it from the log."""
         log.error("the app failed; a stale page answers", exc_info=error)
 
+    def hid_error(self, status: int | None) -> None:
+        """A stale page hid an answer of the app from the visitor; None where it raised instead (TIM-08)."""
+        if status is not None:
+            self.warn_once(
+                "stale-if-error", "the app answers %d; a stale page hides it from visitors", status
+            )
+
     def refreshed(self, outcome: Outcome) -> None:
         """Count a refresh that no visitor waited for."""
         stored = outcome.settled is not None and outcome.settled.token == "stored"
