@@ -1,46 +1,10 @@
 """Servers for these tests, on free ports, and backends by name."""
 
-import shutil
-import socket
-import subprocess
-import time
-import warnings
-from contextlib import contextmanager
-
 import pytest
 from flask import Flask
+from flask_helpers import BACKENDS, SHARED, close_backend, free_port, running
 
 from wsgicache.flask import Cache
-
-
-def free_port():
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
-
-
-def answers(port):
-    with socket.socket() as asked:
-        asked.settimeout(1)
-        return asked.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def running(*command, port, cwd):
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
-    try:
-        for _ in range(200):
-            if answers(port):
-                break
-            time.sleep(0.02)  # a server that starts has no event to wait for
-        else:
-            pytest.fail(f"{command[0]} did not start")
-        yield server
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -57,10 +21,6 @@ def memcached_port(tmp_path_factory):
     command = ("memcached", "-p", str(port), "-l", "127.0.0.1", "-u", "nobody")
     with running(*command, port=port, cwd=tmp_path_factory.mktemp("memcached")):
         yield port
-
-
-BACKENDS = ("simple", "file", "redis", "pylibmc", "pymemcache")
-SHARED = BACKENDS[1:]
 
 
 @pytest.fixture
@@ -103,15 +63,8 @@ def make_cache(config_of):
     yield make_cache
     for cache in made:
         cache.refresher.join()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for cache in made:
-            client = getattr(cache.cache, "_write_client", None)
-            if client is not None:
-                client.close()
-            close = getattr(getattr(cache.cache, "_client", None), "close", None)
-            if close is not None:
-                close()
+    for cache in made:
+        close_backend(cache.cache)
 
 
 @pytest.fixture(params=BACKENDS)

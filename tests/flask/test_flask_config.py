@@ -10,8 +10,8 @@ from pathlib import Path
 import cachelib
 import pytest
 from cachelib.serializers import JSONSerializer
-from conftest import free_port, running
 from flask import Flask
+from flask_helpers import free_port, running
 
 import wsgicache.flask
 from wsgicache.flask import Cache, backends

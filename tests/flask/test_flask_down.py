@@ -4,8 +4,8 @@ import logging
 from time import perf_counter
 
 import pytest
-from conftest import free_port
 from flask import Flask, render_template_string
+from flask_helpers import free_port
 
 from wsgicache.flask import Cache, Unavailable
 

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import BACKENDS
+from flask_helpers import BACKENDS
 
 
 class Slow:

@@ -9,9 +9,13 @@ from .nullcache import NullCache
 from .rediscache import RedisCache, RedisClusterCache, RedisSentinelCache
 from .simplecache import SimpleCache
 
+GAEMemcachedCache = MemcachedCache
+"""The name that Werkzeug's contrib package had for it."""
+
 __all__ = [
     "BaseCache",
     "FileSystemCache",
+    "GAEMemcachedCache",
     "MemcachedCache",
     "NullCache",
     "RedisCache",

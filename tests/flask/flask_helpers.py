@@ -1,0 +1,50 @@
+"""Servers on free ports, and the names of the backends."""
+
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+
+BACKENDS = ("simple", "file", "redis", "pylibmc", "pymemcache")
+SHARED = BACKENDS[1:]
+
+
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def answers(port):
+    with socket.socket() as asked:
+        asked.settimeout(1)
+        return asked.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(*command, port, cwd):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
+    try:
+        for _ in range(200):
+            if answers(port):
+                break
+            time.sleep(0.02)  # a server that starts has no event to wait for
+        else:
+            pytest.fail(f"{command[0]} did not start")
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def close_backend(backend):
+    """Let go of a backend's connections."""
+    for name in ("_write_client", "_read_client", "_client"):
+        close = getattr(getattr(backend, name, None), "close", None)
+        if close is not None:
+            close()
