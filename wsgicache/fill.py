@@ -12,7 +12,7 @@ from typing import Any
 
 from .answer import Answer, answer, not_modified_answer
 from .collapse import Flight
-from .conditional import COOKIES, may_freshen, merge_304, not_modified
+from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
 from .engine import Engine, Found
 from .entry import Entry, Headers, intern_terms, make_etag
 from .fields import http_date, parse_etag
@@ -142,6 +142,8 @@ class Fill:
         self._head_at = engine.clock.wall()
         self._environ = environ
         self._said = self._says()
+        if environ.get(IGNORE):
+            self.hints.ignore()  # an outer cache hears hints, not what is set in a copy of its environ
         if self.conditional and head.code == 304:
             return self._freshen(head, environ)
         if head.code >= 500 and self.stale_usable():
@@ -162,10 +164,20 @@ class Fill:
         self.outcome.ttl = None
         if reason not in _SAYS_NOTHING_OF_THE_PAGE:
             self.engine.markers.set(self.admission.key, self.engine.clock.wall(), reason)
+        if reason in _ENDS_THE_PAGE:
+            self._forget_what_was_found(reason)
         if reason is Reason.NOT_STORED_RACED:
             self.failed()  # what came meanwhile may answer them
         else:
             self._release()
+
+    def _forget_what_was_found(self, reason: Reason) -> None:
+        """The app says of the page itself that it is not to be stored, or is gone: its stale windows end."""
+        code = 0 if self.head is None else self.head.code
+        gone = reason is not Reason.NOT_STORED_STATUS or code in _GONE
+        visitor = self.admission.personal is not None or self.found.reason in _UNRELATED
+        if self.found.entry is not None and gone and not visitor:
+            self.engine.forget(self.found, self.found.entry)
 
     def stale_usable(self) -> bool:
         """Whether the entry found may stand in for an app that fails."""
@@ -212,6 +224,10 @@ class Fill:
             self.entry = old
             return self._not_stored(Reason.NOT_STORED_FIELDS)
         groups = tuple(sorted({*old.terms.groups, *fresh.terms.groups}))
+        if len(groups) > self.admission.plan.settings.max_groups:
+            self.entry = old
+            self.engine.forget(self.found, old)
+            return self._not_stored(Reason.NOT_STORED_GROUPS)
         terms = intern_terms(fresh.terms._replace(groups=groups, made_etag=old.terms.made_etag))
         fresh = Entry(
             fresh.key, terms, fresh.headers, old.body, fresh.since, fresh.fresh_until, fresh.born,
@@ -236,7 +252,7 @@ class Fill:
             self._head_at = self.engine.clock.wall()
             self.head = self._merged(entry, head)
             self.settlement = settle(self.admission, self.head, self.hints, ignored, self._head_at)
-            if self.settlement.reason is Reason.STORED and self.engine.verdict(entry) is Verdict.VALID:
+            if self.settlement.reason is Reason.STORED and self.engine.verdict_now(entry) is Verdict.VALID:
                 self._keep_freshened(entry)
 
     def prepare_again(self) -> None:
@@ -258,7 +274,9 @@ class Fill:
         """The whole body is there: store it, and let those who wait have it."""
         head = self.head
         assert head is not None  # noqa: S101 - decide came first
-        if self._says() != self._said:  # a body that was made meanwhile may know better than its head
+        says = self._says()
+        if says != self._said:  # a body that was made meanwhile may know better than its head
+            self._said = says
             ignored = bool(self._environ.get(IGNORE))
             self.settlement = settle(self.admission, head, self.hints, ignored, self._head_at)
             if self.settlement.terms is None:
@@ -347,11 +365,20 @@ class Fill:
         if self._ended:
             return
         self._ended = True
+        self._hear_last_words()
         self.failed()
         if self.background:
             self.engine.observer.refreshed(self.outcome)
         else:
             self.engine.observer.record(self.outcome)
+
+    def _hear_last_words(self) -> None:
+        """What the app said of a response that was stored before its iterable came to an end."""
+        if self.entry is None or self.outcome.settled is not Reason.STORED or self._says() == self._said:
+            return
+        self.engine.revoke(self.entry)
+        ignored = bool(self._environ.get(IGNORE)) or self.hints.ignored
+        self.outcome.settled = Reason.NOT_STORED_IGNORED if ignored else Reason.NOT_STORED_HINT
 
     # --- answers made here -------------------------------------------------------------------------
 
@@ -376,6 +403,8 @@ class Fill:
         modified, date = head.fields.get("last-modified"), head.fields.get("date")
         if not not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
             return None
+        if self.settlement.reason is not Reason.STORED:  # made for this client: nothing of it is lost
+            return Answer("304 Not Modified", as_304(head.headers), ())
         headers = head.headers if etag in (None, head.fields.get("etag")) else (*head.headers, ("ETag", etag))
         return not_modified_answer(headers)
 
@@ -413,6 +442,17 @@ _UNRELATED = frozenset(
     }
 )
 """Reasons for which the entry found is not to be touched or shown: it is not this request's."""
+
+_ENDS_THE_PAGE = frozenset(
+    {
+        Reason.NOT_STORED_NO_STORE,
+        Reason.NOT_STORED_PRIVATE,
+        Reason.NOT_STORED_NO_CACHE,
+        Reason.NOT_STORED_STATUS,
+    }
+)
+_GONE = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 410})
+"""Statuses, not stored, after which the page that was stored is not to be shown any more."""
 
 _SAYS_NOTHING_OF_THE_PAGE = frozenset(
     {

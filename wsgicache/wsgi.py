@@ -27,8 +27,8 @@ from .engine import Engine, Found
 from .entry import Entry
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
-from .hints import CACHE, HINTS, IGNORE, Hints
-from .key import COOKIE_FIELD, environ_name
+from .hints import CACHE, HINTS, IGNORE, Hints, Layers
+from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
 from .outcome import Outcome, Reason
 from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
 from .ready import AGES
@@ -128,9 +128,11 @@ class Middleware:
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Read, admit, look up, and deliver or forward; a fault of ours leaves the app alone with it."""
         engine = self.engine
-        hints = Hints()
-        environ[HINTS] = hints
-        environ[CACHE] = self
+        hints = environ.get(HINTS)
+        if not isinstance(hints, Hints):
+            hints = environ[HINTS] = Hints()
+        outer = environ.get(CACHE)
+        environ[CACHE] = self if outer is None or outer is self else Layers(self, outer)
         if not self._enabled:
             return self._watch(environ, start_response, Outcome(Reason.DISABLED))
         try:
@@ -169,7 +171,7 @@ class Middleware:
         if found.reason.is_hit:
             return self._deliver(environ, start_response, admission, found)
         if found.reason is Reason.STORE_DOWN or admission.unstorable is not None:
-            return self._forward_unstored(environ, start_response, admission, found)
+            return self._forward_unstored(environ, start_response, admission, found, hints)
         return self._forward(environ, start_response, admission, found, hints)
 
     def _warn_of_processes(self, environ: Environ) -> None:
@@ -237,26 +239,32 @@ class Middleware:
             self.engine.observer.fault("invalidating", error)
 
     def _forward_unstored(
-        self, environ: Environ, start_response: StartResponse, admission: Admission, found: Found
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        admission: Admission,
+        found: Found,
+        hints: Hints,
     ) -> Iterable[bytes]:
-        """The answer will not be stored, whatever it is, so the request goes on as it came."""
+        """The answer will not be stored, whatever it is, so the request goes on as it came.
+
+        Only a HEAD that may freshen what is stored is shown no more than a fill would be.
+        """
         if self._only_if_cached(admission):
             return self._gateway_timeout(start_response, admission)
         outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
         outcome.settled = admission.unstorable
-        learn = None
-        if admission.facts.method == "HEAD" and found.entry is not None:
-            environ = _changed(environ, _changes(environ, admission))  # what it teaches is for everybody
-            learn = partial(self._learn_from_head, environ, admission, found)
-        return self._watch(environ, start_response, outcome, learn)
+        visitor = admission.personal is not None or admission.cookies.lookup_only
+        if admission.facts.method != "HEAD" or found.entry is None or visitor:
+            return self._watch(environ, start_response, outcome)
+        seen = _changed(environ, {**_changes(environ, admission), "REQUEST_METHOD": "HEAD"})
+        admission.unstorable = None  # what is judged now is the stored GET
+        lesson = Fill(self.engine, admission, found, None, hints)
+        return self._watch(seen, start_response, outcome, partial(self._learn_from_head, lesson, seen))
 
-    def _learn_from_head(
-        self, environ: Environ, admission: Admission, found: Found, status: str, headers: list[Header]
-    ) -> None:
+    def _learn_from_head(self, lesson: Fill, seen: Environ, status: str, headers: list[Header]) -> None:
         try:
-            admission.unstorable = None  # what is judged now is the stored GET
-            fill = Fill(self.engine, admission, found, None, environ[HINTS])
-            fill.learn_from_head(status, headers, bool(environ.get(IGNORE)))
+            lesson.learn_from_head(status, headers, bool(seen.get(IGNORE)))
         except Exception as error:
             self.engine.observer.fault("learning from HEAD", error)
 
@@ -288,6 +296,8 @@ class Middleware:
         """Answer from the entry that was found."""
         entry = found.entry
         assert entry is not None  # noqa: S101 - a hit has one
+        if entry.terms.groups and isinstance(environ.get(HINTS), Hints):
+            environ[HINTS].groups.update(entry.terms.groups)  # for an outer cache that stores this answer
         outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
         after = None
         if found.reason is Reason.HIT_STALE_WHILE_REVALIDATE:
@@ -372,6 +382,8 @@ class Middleware:
             found = self.engine.look_up(admission)
             if found.reason.is_hit:
                 break
+            if state is State.LANDED and found.key == flight.key:
+                return found, None, None, None  # stored, but fit for nobody else: all go at once
         return found, None, None, None
 
     def _new_fill(self, admission: Admission, found: Found, flight: Flight | None, hints: Hints) -> Fill:
@@ -470,14 +482,13 @@ class Middleware:
         if environ.get("wsgi.multithread"):
             refresher.submit(found.key, job)
             return None
-        if not refresher.claim(found.key):
-            return None
         return partial(self._run_behind, found.key, job)
 
     def _run_behind(self, key: str, job: Callable[[], bool]) -> None:
         """Refresh after the response; a fault of ours is no error of the response."""
         try:
-            self.engine.refresher.run(key, job)
+            if self.engine.refresher.claim(key):
+                self.engine.refresher.run(key, job)
         except Exception as error:
             self.engine.observer.fault("refreshing", error)
 
@@ -566,11 +577,12 @@ def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str 
         changes["REQUEST_METHOD"] = "GET"
     if facts.cookie is not None and admission.cookies.seen != facts.cookie:
         changes["HTTP_COOKIE"] = admission.cookies.seen
+    if facts.host != admission.host and "HTTP_HOST" in environ:
+        changes["HTTP_HOST"] = admission.host
     if admission.seen_query != facts.query:
         changes["QUERY_STRING"] = admission.seen_query
-        for name in ("RAW_URI", "REQUEST_URI"):
-            if name in environ:
-                changes[name] = _with_query(environ[name], admission.seen_query)
+    if facts.raw is not None and facts.raw != facts.path:
+        changes.update(_seen_targets(environ, admission))
     for name, normalise in admission.plan.normal_forms:
         given = environ.get(name)
         normal = normalise(given)
@@ -588,6 +600,18 @@ def _changed(environ: Environ, changes: Mapping[str, str | None]) -> Environ:
         if value is None:
             del seen[name]
     return seen
+
+
+def _seen_targets(environ: Mapping[str, Any], admission: Admission) -> dict[str, str | None]:
+    """The raw request target without what the key leaves out: ignored parameters, other spellings."""
+    facts, query = admission.facts, admission.seen_query
+    spelled_out = bool(raw_extra(facts.raw, facts.path, facts.query))  # then the key tells it apart
+    plain = plain_target(facts.path, query)
+    return {
+        name: _with_query(environ[name], query) if spelled_out else plain
+        for name in ("RAW_URI", "REQUEST_URI")
+        if name in environ
+    }
 
 
 def _with_query(target: str, query: str) -> str:
@@ -625,6 +649,7 @@ def refresh_environ(environ: Mapping[str, Any], admission: Admission, found: Fou
         return None
     clean: Environ = {name: environ[name] for name in _REFRESH_KEEPS if name in environ}
     clean["REQUEST_METHOD"] = "GET"
+    clean["wsgicache.refresh"] = True
     clean["QUERY_STRING"] = admission.seen_query
     clean["wsgi.input"] = io.BytesIO()
     for name in ("RAW_URI", "REQUEST_URI"):
