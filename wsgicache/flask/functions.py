@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
-
-from .timeouts import Timeout
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -18,7 +17,7 @@ S_contra = TypeVar("S_contra", contravariant=True)
 class BoundCached(Protocol[S_contra, Q, R_co]):
     """A method that `cached` decorates, reached through an instance."""
 
-    cache_timeout: Timeout | Callable[..., Timeout]
+    cache_timeout: int | timedelta | None
 
     @property
     def uncached(self) -> Callable[Concatenate[S_contra, Q], R_co]:
@@ -47,7 +46,7 @@ class CachedFunction(Protocol[P, R_co]):
         make_cache_key: the key of a call; assign to replace it.
     """
 
-    cache_timeout: Timeout | Callable[..., Timeout]
+    cache_timeout: int | timedelta | None
     make_cache_key: Callable[..., str]
 
     @property
@@ -74,7 +73,7 @@ class MemoizedFunction(Protocol[P, R_co]):
         make_cache_key: called with the undecorated function and arguments, gives the key of that call.
     """
 
-    cache_timeout: Timeout | Callable[..., Timeout]
+    cache_timeout: int | timedelta | None
     make_cache_key: Callable[..., str]
 
     @property

@@ -1,0 +1,170 @@
+"""Hits of `cached` and `memoize`: wsgicache.flask against Flask-Caching, backend by backend, in one run.
+
+    python benchmarks/flask_cached.py [--rounds N] [--check]
+
+Both libraries answer the same calls in this process, in turns, round by round; the median of the rounds
+counts. Backends whose server is not installed are left out and named. `--check` fails unless `cached` is
+three times as fast on SimpleCache and nothing is slower anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from flask import Flask
+
+BODY = "x" * 2000
+Calls = dict[str, Callable[[], Any]]
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+@contextmanager
+def server(command: list[str], port: int) -> Iterator[int | None]:
+    """A server while it is needed; None where it is not installed."""
+    if shutil.which(command[0]) is None:
+        yield None
+        return
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with socket.socket() as asked:
+                if asked.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield port
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def calls_of(cache_class: Any, config: dict[str, Any]) -> tuple[Calls, Any]:
+    """The calls to measure, each a hit, and the app whose request they run in."""
+    app = Flask("benchmark")
+    app.config["SECRET_KEY"] = "benchmark"
+    cache = cache_class(app, config=config)
+
+    @app.route("/page")
+    @cache.cached(600)
+    def page() -> str:
+        return BODY
+
+    @cache.cached(600, key_prefix="rows")
+    def rows() -> list[dict[str, Any]]:
+        return [{"id": n, "name": f"row {n}"} for n in range(10)]
+
+    @cache.memoize(600)
+    def text(a: int, b: int = 2) -> str:
+        return BODY
+
+    @cache.memoize(600)
+    def table(a: int, b: int = 2) -> list[dict[str, Any]]:
+        return [{"id": n, "name": f"row {n}"} for n in range(10)]
+
+    calls: Calls = {
+        "cached, text": page,
+        "cached, rows": rows,
+        "memoize, text": lambda: text(1),
+        "memoize, rows": lambda: table(1, b=3),
+    }
+    return calls, app
+
+
+def measure(app: Flask, call: Callable[[], Any], count: int) -> float:
+    """Microseconds of one hit."""
+    with app.test_request_context("/page"):
+        call()
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - began) / count * 1e6
+
+
+def of_its_own(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The configuration with keys or files of its own: the two keep values under the same names."""
+    if "CACHE_DIR" in config:
+        return {**config, "CACHE_DIR": f"{config['CACHE_DIR']}/{name}"}
+    return config if config["CACHE_TYPE"] == "SimpleCache" else {**config, "CACHE_KEY_PREFIX": f"{name}_"}
+
+
+def compare(config: dict[str, Any], rounds: int, count: int) -> dict[str, tuple[float, float]]:
+    """Median microseconds by call: theirs and ours."""
+    import flask_caching
+
+    import wsgicache.flask
+
+    both = [
+        calls_of(library.Cache, of_its_own(config, library.__name__))
+        for library in (flask_caching, wsgicache.flask)
+    ]
+    taken: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in both[0][0]}
+    for _ in range(rounds):
+        for name, times in taken.items():
+            for (calls, app), series in zip(both, times, strict=True):
+                series.append(measure(app, calls[name], count))
+    return {name: (statistics.median(a), statistics.median(b)) for name, (a, b) in taken.items()}
+
+
+def backends(stack: ExitStack) -> Iterator[tuple[str, dict[str, Any] | None, int]]:
+    """Names, configurations (None where the server is missing) and calls a round."""
+    yield "SimpleCache", {"CACHE_TYPE": "SimpleCache"}, 5000
+    directory = stack.enter_context(tempfile.TemporaryDirectory())
+    yield "FileSystemCache", {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": directory}, 1000
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    found = stack.enter_context(server(command, port))
+    yield "RedisCache", found and {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_PORT": port}, 1000
+    port = free_port()
+    found = stack.enter_context(
+        server(["memcached", "-p", str(port), "-l", "127.0.0.1", "-u", "nobody"], port)
+    )
+    config = {"CACHE_TYPE": "MemcachedCache", "CACHE_MEMCACHED_SERVERS": [f"127.0.0.1:{port}"]}
+    yield "MemcachedCache", found and config, 1000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; 1 if `--check` finds too little."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    print(
+        f"Python {sys.version.split()[0]}, Flask {version('flask')}, Flask-Caching {version('flask-caching')}"
+    )
+    print(f"{'backend':<18}{'hit of':<16}{'theirs µs':>10}{'ours µs':>10}{'ratio':>8}")
+    short: list[str] = []
+    with ExitStack() as stack:
+        for name, config, count in backends(stack):
+            if config is None:
+                print(f"{name:<18}not measured: its server is not installed")
+                continue
+            for what, (theirs, ours) in compare(config, given.rounds, count).items():
+                ratio = theirs / ours
+                print(f"{name:<18}{what:<16}{theirs:>10.2f}{ours:>10.2f}{ratio:>7.2f}x")
+                wanted = 3.0 if name == "SimpleCache" and what.startswith("cached") else 1.0
+                if ratio < wanted:
+                    short.append(f"{name}, {what}: {ratio:.2f}x, wanted {wanted:.0f}x")
+    print(*short, sep="\n")
+    return 1 if given.check and short else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
