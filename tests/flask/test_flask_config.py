@@ -435,3 +435,113 @@ def test_the_listed_exceptions_have_reasons(monkeypatch):
         sys.meta_path[:] = saved
     assert len(listed) == 2
     assert all(len(reason) > 40 for reason in listed.values())
+
+
+# --- clients that were replaced ------------------------------------------------------------------------
+
+
+def test_replaced_clients_are_used():
+    import pickle
+
+    from wsgicache.flask.serializer import SafeDigitsSerializer
+
+    class Writer:
+        def set(self, *args, **kwargs):
+            return "written"
+
+    class Reader:
+        def mget(self, names):
+            return [b"7", b"!" + pickle.dumps("theirs"), SafeDigitsSerializer().dumps("ours")]
+
+    backend = RedisSentinelCache()
+    backend._write_client, backend._read_client = Writer(), Reader()
+    assert backend.set("a", 1) == "written"
+    assert backend.get_many("a", "b", "c") == [7, None, "ours"]
+    backend.serializer = SafeDigitsSerializer(read_unsigned=True)
+    assert backend.get_many("a", "b", "c") == [7, "theirs", "ours"]
+
+
+class Blob:
+    """An object of a bucket in memory."""
+
+    def __init__(self, bucket, name):
+        self.bucket, self.name, self.custom_time, self.data = bucket, name, None, None
+
+    def upload_from_string(self, data, content_type):
+        self.data = data
+        self.bucket.blobs[self.name] = self
+
+    def download_as_bytes(self):
+        return self.data
+
+
+class Bucket:
+    """A bucket in memory."""
+
+    def __init__(self):
+        self.blobs = {}
+
+    def blob(self, name):
+        return Blob(self, name)
+
+    def get_blob(self, name):
+        return self.blobs.get(name)
+
+    def delete_blob(self, name):
+        from google.api_core.exceptions import NotFound
+
+        if name not in self.blobs:
+            raise NotFound(name)
+        del self.blobs[name]
+
+    def list_blobs(self, prefix):
+        return [blob for name, blob in self.blobs.items() if name.startswith(prefix)]
+
+    def delete_blobs(self, blobs, on_error):
+        for blob in blobs:
+            del self.blobs[blob.name]
+
+
+def test_google_cloud_storage_over_a_bucket_in_memory():
+    pytest.importorskip("google.cloud.storage", reason="google-cloud-storage is not installed")
+    from datetime import UTC, datetime, timedelta
+
+    cache = Cache(
+        Flask("gcs"),
+        config={
+            "CACHE_TYPE": "GoogleCloudStorageCache",
+            "CACHE_GCS_BUCKET": "mine",
+            "CACHE_KEY_PREFIX": "p_",
+            "CACHE_OPTIONS": {"anonymous": True, "project": "x", "delete_expired_objects_on_read": True},
+        },
+    )
+    backend = cache.cache
+    backend.bucket = bucket = Bucket()
+    assert cache.set("key", {"a": (1,)})
+    assert cache.get("key") == {"a": (1,)}
+    assert "p_key" in bucket.blobs
+    assert not cache.add("key", 1)
+    assert cache.has("key")
+    assert cache.set("key", 1, 0)
+    assert bucket.blobs["p_key"].custom_time is None
+    cache.set("key", 1, -1)
+    assert cache.get("key") is None
+    cache.set("old", 1, 10)
+    bucket.blobs["p_old"].custom_time = datetime.now(UTC) - timedelta(seconds=1)
+    assert cache.get("old") is None
+    assert "p_old" not in bucket.blobs
+    assert not cache.delete("old")
+    assert cache.inc("n") == 1
+    runs = []
+
+    @cache.memoize(60, groups="g")
+    def f(n):
+        runs.append(n)
+        return n
+
+    f(1), f(1)
+    cache.purge_groups("g")
+    f(1)
+    assert runs == [1, 1]
+    assert cache.clear()
+    assert not bucket.blobs
