@@ -606,6 +606,8 @@ def _seen_targets(environ: Mapping[str, Any], admission: Admission) -> dict[str,
     """The raw request target without what the key leaves out: ignored parameters, other spellings."""
     facts, query = admission.facts, admission.seen_query
     spelled_out = bool(raw_extra(facts.raw, facts.path, facts.query))  # then the key tells it apart
+    if spelled_out and query == facts.query:
+        return {}
     plain = plain_target(facts.path, query)
     return {
         name: _with_query(environ[name], query) if spelled_out else plain
