@@ -52,7 +52,9 @@ class GoogleCloudStorageCache(BaseCache):
             raise ValueError("CACHE_GCS_BUCKET must name a bucket")
         self.key_prefix = key_prefix or ""
         self.delete_expired_objects_on_read = delete_expired_objects_on_read
-        client = storage.Client(**({"credentials": AnonymousCredentials()} if anonymous else {}), **kwargs)
+        anonymously: Any = AnonymousCredentials
+        given = {"credentials": anonymously(), **kwargs} if anonymous else kwargs
+        client: Any = storage.Client(**given)
         self._client = client
         self.bucket = client.bucket(bucket)
 
