@@ -1,0 +1,112 @@
+"""The sites that `stampede.py` runs into, each in a gunicorn of its own: one page that takes its time.
+
+    python benchmarks/_stampede.py SITE LISTENING_FD RUNS_FILE [--processes 1] [--threads 60] ...
+
+Each run of the view appends a byte to RUNS_FILE, so that runs are counted whatever process they are in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from _apps import PAGE, App
+from flask import Flask, Response
+
+View = Callable[[str, int], Response]
+Make = Callable[[argparse.Namespace], App]
+
+
+def slow_view(options: argparse.Namespace, control: Callable[[str], str | None]) -> View:
+    """A view that takes `--view-seconds`; `control` gives the Cache-Control for a kind of page."""
+    runs = os.open(options.runs, os.O_WRONLY | os.O_APPEND)
+
+    def view(kind: str, number: int) -> Response:
+        os.write(runs, b".")
+        time.sleep(options.view_seconds)
+        response = Response(PAGE, content_type="text/html; charset=utf-8")
+        stated = control(kind)
+        if stated is not None:
+            response.headers["Cache-Control"] = stated
+        return response
+
+    return view
+
+
+def bare(options: argparse.Namespace) -> App:
+    """Flask alone."""
+    site = Flask("stampede")
+    site.add_url_rule("/<kind>/<int:number>", view_func=slow_view(options, lambda kind: None))
+    return site.wsgi_app
+
+
+def flask_caching(options: argparse.Namespace) -> App:
+    """Flask-Caching's `cached`, with SimpleCache and the lifetime as its timeout."""
+    from flask_caching import Cache
+
+    site = Flask("stampede")
+    cache = Cache(site, config={"CACHE_TYPE": "SimpleCache"})
+    view = cache.cached(timeout=options.lifetime)(slow_view(options, lambda kind: None))
+    site.add_url_rule("/<kind>/<int:number>", view_func=view)
+    return site.wsgi_app
+
+
+def wsgicache(options: argparse.Namespace) -> App:
+    """WSGICache as its manual shows it; the page states its lifetime, and its window if its kind has one."""
+    from wsgicache import WSGICache
+
+    def control(kind: str) -> str:
+        window = ", stale-while-revalidate=60" if kind == "window" else ""
+        return f"max-age={options.lifetime}{window}"
+
+    site = Flask("stampede")
+    site.add_url_rule("/<kind>/<int:number>", view_func=slow_view(options, control))
+    return WSGICache(site.wsgi_app)
+
+
+SITES: dict[str, Make] = {"bare": bare, "flask-caching": flask_caching, "wsgicache": wsgicache}
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Run gunicorn with threads until SIGTERM."""
+    from gunicorn.app.base import BaseApplication
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            settings = {
+                "bind": f"fd://{options.fd}",
+                "worker_class": "gthread",
+                "workers": options.processes,
+                "threads": options.threads,
+                "graceful_timeout": 2,
+                "loglevel": "warning",
+                "control_socket_disable": True,
+            }
+            for name, value in settings.items():
+                if name in self.cfg.settings:  # not every version knows every setting
+                    self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            return SITES[options.site](options)
+
+    Server().run()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that the server and the benchmark share."""
+    parser.add_argument("--processes", type=int, default=1, help="worker processes; memory:// is one's own")
+    parser.add_argument("--threads", type=int, default=60, help="threads of each process")
+    parser.add_argument("--view-seconds", type=float, default=0.5, help="how long the view takes")
+    parser.add_argument("--lifetime", type=int, default=1, help="seconds that a page stays fresh")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("site", choices=sorted(SITES))
+    parser.add_argument("fd", type=int)
+    parser.add_argument("runs")
+    add_options(parser)
+    serve(parser.parse_args())
