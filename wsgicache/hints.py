@@ -51,6 +51,11 @@ class Layers:
         self._inner = inner
         self._outer = outer
 
+    def __contains__(self, cache: object) -> bool:
+        """Whether a cache is one of the layers."""
+        outer = self._outer
+        return cache is self._inner or cache is outer or (isinstance(outer, Layers) and cache in outer)
+
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
         if name not in _PURGES:

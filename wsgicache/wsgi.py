@@ -128,11 +128,12 @@ class Middleware:
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Read, admit, look up, and deliver or forward; a fault of ours leaves the app alone with it."""
         engine = self.engine
-        hints = environ.get(HINTS)
+        hints, outer = environ.get(HINTS), environ.get(CACHE)
+        if outer is self or (isinstance(outer, Layers) and self in outer):
+            hints = outer = None  # the app asks for a part of its page, by a copy of its environ
         if not isinstance(hints, Hints):
             hints = environ[HINTS] = Hints()
-        outer = environ.get(CACHE)
-        environ[CACHE] = self if outer is None or outer is self else Layers(self, outer)
+        environ[CACHE] = self if outer is None else Layers(self, outer)
         if not self._enabled:
             return self._watch(environ, start_response, Outcome(Reason.DISABLED))
         try:
