@@ -5,7 +5,7 @@ import pytest
 from case_helpers import HTML, Site, control, page
 
 from wsgicache import Rule, WSGICache
-from wsgicache.testing import FakeClock, ScriptedApp, ask
+from wsgicache.testing import FakeClock, ScriptedApp, ask, run
 
 # --- ADM-01 -----------------------------------------------------------------------------------------
 
@@ -361,6 +361,32 @@ def test_wsg_10_what_the_app_says_to_the_cache_reaches_both(say):
         for _ in range(2):
             assert not layers.ask(headers=headers).is_hit
     assert layers.app.calls == 6
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("through", ["outer", "inner"])
+def test_wsg_10_what_the_app_says_of_a_page_does_not_concern_the_parts_that_it_asks_for(layers, through):
+    def answer(environ):
+        if environ["PATH_INFO"] == "/part":
+            return control("max-age=5")
+        hints = environ["wsgicache.hints"]
+        hints.lifetime = 6000
+        hints.groups.add("front")
+        run(caches[through], {**environ, "PATH_INFO": "/part"})
+        return page()
+
+    app, clock = ScriptedApp(answer), FakeClock()
+    inner = WSGICache(app, clock=clock)
+    outer = WSGICache(inner, clock=clock) if layers == 2 else inner
+    caches = {"inner": inner, "outer": outer}
+    ask(outer)
+    for cache in (inner, outer):
+        lifetimes = {
+            entry.key.partition("\0")[0]: (entry.terms.lifetime, entry.terms.groups)
+            for entry in cache.store.scan()
+        }
+        assert lifetimes["/"] == (6000, ("front",))
+        assert lifetimes.get("/part", (5, ())) == (5, ())
 
 
 def test_wsg_10_a_token_is_found_by_both():
