@@ -7,7 +7,7 @@ import pytest
 from wsgi_helpers import PATIENCE, Call, Exchange, Waiters, count, flights, new_cache, results, text
 
 from wsgicache import Reason, Rule
-from wsgicache.testing import Response, ScriptedApp, ask
+from wsgicache.testing import FailingStore, Response, ScriptedApp, ask
 
 
 class Scene:
@@ -164,6 +164,25 @@ def test_con_05_unstorable_answers_are_never_shared_and_followers_go_in_parallel
     assert count(scene.cache, Reason.MISS_MARKER) == 8
     assert scene.cache.engine.markers.has("/\0\0example.com\0http", scene.cache.fake_clock())
     assert flights(scene.cache) == 0
+
+
+def test_con_05_what_the_store_refuses_is_not_queued_for():
+    """It says nothing of the page, so there is no marker; those who waited still go in parallel."""
+    everybody = threading.Barrier(4)
+
+    def answer(environ):
+        if "HTTP_X_LEADER" not in environ:
+            everybody.wait(PATIENCE)
+        return Response(body=b"page")
+
+    store = FailingStore()
+    scene = Scene(answer, store=store)
+    leader = scene.leader(headers={"X-Leader": "1"})
+    followers = scene.followers(4)
+    store.failing = {"set"}
+    scene.gate.open()
+    assert {reply.body for reply in [leader.result(), *results(followers)]} == {b"page"}
+    assert scene.app.calls == 5
 
 
 def test_con_05_an_answer_that_turns_out_too_large_releases_at_once():

@@ -99,6 +99,22 @@ def test_con_09_a_leader_that_raises_in_its_body():
     assert follower.result().body == b"page"
 
 
+@pytest.mark.parametrize("killed", [Killed("row 3"), KeyboardInterrupt("row 3")])
+def test_wsg_12_killed_while_the_rest_is_drained(killed):
+    """It passes at once, and nobody waits for what will not come."""
+    cache = new_cache(BodyApp(b"one", b"two", killed), slow_client_grace=PATIENCE)
+    waiters = Waiters(cache)
+    leader = Exchange(cache).begin()
+    leader.pull()
+    follower = Call(ask, cache)
+    waiters.arrived()
+    cache.app = ScriptedApp(PAGE)
+    with pytest.raises(type(killed), match="row 3"):
+        leader.pull()
+    assert follower.result().body == b"page"
+    leader.close()
+
+
 # --- CON-08: the leader dies, or never comes back --------------------------------------------------
 
 
