@@ -163,3 +163,13 @@ def test_memcached_has_no_sharp_edges(make_cache, name):
     assert not cache.set("big", "x" * 2_000_000)
     assert cache.get("big") is None
     assert cache.set_many({"big": b"x" * 2_000_000, "ok": 1}) == ["ok"]
+
+
+def test_more_threads_than_connections_wait_their_turn(make_cache):
+    for name in ("pylibmc", "pymemcache"):
+        cache = make_cache(name, CACHE_OPTIONS={"memcache_client_lib": name, "pool_size": 1})
+        cache.set("key", 1)
+        with ThreadPoolExecutor(24) as pool:
+            found = [pool.submit(cache.get, "key") for _ in range(200)]
+            assert {future.result(30) for future in found} == {1}
+        assert not cache.link.is_down

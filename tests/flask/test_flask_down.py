@@ -127,3 +127,25 @@ def test_a_server_that_comes_back_is_used_again(make_cache, monkeypatch):
     assert cache.get("key") is None  # not asked yet
     cache.link._down_until = 0.0
     assert cache.get("key") == 1
+
+
+@pytest.mark.parametrize("method", ["get", "get_many", "set", "add", "release", "touch"])
+def test_a_backend_that_raises_what_nobody_expects_breaks_no_view(make_cache, monkeypatch, method):
+    cache = make_cache("redis", CACHE_RETRY_AFTER=0)
+    runs = []
+
+    @cache.memoize(60, groups="g")
+    def f(n):
+        runs.append(n)
+        return n
+
+    @cache.cached(60, key_prefix="key")
+    def g():
+        return "g"
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(cache.cache, method, fail)
+    assert [f(1), g(), f(1), g()] == [1, "g", 1, "g"]
+    assert not cache.link.flights._flights

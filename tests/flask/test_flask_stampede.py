@@ -215,6 +215,16 @@ def test_forgotten_while_computed_is_not_kept_by_any_worker(make_cache, name):
     assert slow.runs == 2
 
 
+def test_a_forked_child_does_not_wait_for_its_parents_threads(make_cache):
+    from wsgicache.flask import flights
+
+    cache = make_cache()
+    own = cache.link.flights
+    own.board("key")
+    flights._forget_all()  # what a fork calls in the child
+    assert own.board("key")[1]
+
+
 # --- stale while revalidate, jitter, timeouts of results ----------------------------------------------
 
 

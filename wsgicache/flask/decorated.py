@@ -301,7 +301,11 @@ class Decorated:
             return tokens  # type: ignore[return-value]
         given = self.wrapper.cache_timeout
         timeout = None if callable(given) else normalize_timeout(given)
-        return link.guarded(lambda: link.born(tokens, timeout), None)
+        try:
+            return link.guarded(lambda: link.born(tokens, timeout), None)
+        except Exception as error:
+            self._backend_failed(error)
+            return None
 
     def _keep(self, call: Call, value: Any, births: dict[str, str] | None, flight: Flight | None) -> None:
         if births is None or (flight is not None and flight.void) or not self._wants(value):

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 
 class Flight:
@@ -40,7 +41,7 @@ class Flights:
         self._waiting: dict[Any, Flight] = {}
         self.landings = 0
         """Counts up with each landing: unchanged, nothing can have been stored since."""
-        _all.append(self)
+        _all.add(self)
 
     def board(self, key: str) -> tuple[Flight, bool]:
         """The flight for a key, and whether the caller leads it."""
@@ -122,7 +123,7 @@ class Flights:
         self._waiting.clear()
 
 
-_all: list[Flights] = []
+_all: WeakSet[Flights] = WeakSet()
 
 
 def me() -> Any:
@@ -135,7 +136,7 @@ def me() -> Any:
 
 
 def _forget_all() -> None:
-    for flights in _all:
+    for flights in list(_all):
         flights.forget()
 
 

@@ -255,14 +255,21 @@ class Link:
             return ""
         token = new_token()
         name = self.prefixes.name(f"_wsgicache_lease_{key}")
-        got = self.guarded(lambda: bool(self._backend().add(name, token, self._lease_seconds)), None)
-        return token if got else (None if got is False else "")
+        try:
+            got = bool(self._backend().add(name, token, self._lease_seconds))
+        except Exception as error:
+            self.note_failure(error)
+            return ""
+        return token if got else None
 
     def release(self, key: str, token: str) -> None:
         """Give a lease back."""
         if token and not self.is_down:
             name = self.prefixes.name(f"_wsgicache_lease_{key}")
-            self.guarded(lambda: self._backend().release(name, token), None)
+            try:
+                self._backend().release(name, token)
+            except Exception as error:
+                self.note_failure(error)  # it runs out by itself
 
 
 def new_token() -> str:

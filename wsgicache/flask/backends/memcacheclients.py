@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 Made = tuple[Any, Callable[[], AbstractContextManager[Any]]]
@@ -78,17 +79,29 @@ def make_pymemcache(servers: Any, pool_size: int, blocking: bool, deadline: floa
     """pymemcache: pure Python, pooled, friendly to gevent."""
     from pymemcache.client.hash import HashClient
 
+    size = max(pool_size, 8)
     client = HashClient(
         list(servers),
         use_pooling=True,
-        max_pool_size=max(pool_size, 8),
+        max_pool_size=size,
         default_noreply=False,
         connect_timeout=deadline,
         timeout=deadline,
         retry_attempts=0,
         dead_timeout=0,
     )
-    return client, partial(nullcontext, client)
+    slots = BoundedSemaphore(size)  # its pool raises where others wait
+
+    @contextmanager
+    def connection() -> Iterator[Any]:
+        if not (slots.acquire(timeout=deadline) if blocking else slots.acquire(blocking=False)):
+            raise TimeoutError("every connection to memcached is in use")
+        try:
+            yield client
+        finally:
+            slots.release()
+
+    return client, connection
 
 
 MAKERS: Final[dict[str, Callable[..., Made]]] = {
