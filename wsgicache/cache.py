@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .capture import App
@@ -27,32 +27,54 @@ class Purged:
         mark: the journal's mark afterwards.
     """
 
-    def __init__(self, store: Store, purges: tuple[Purge, ...], mark: Mark) -> None:
+    def __init__(
+        self,
+        store: Store,
+        purges: tuple[Purge, ...],
+        mark: Mark,
+        *,
+        earlier: Sequence[int] = (),
+        counted: int | None = None,
+    ) -> None:
         self.purges = purges
         self.mark = mark
         self._store = store
+        self._earlier = earlier
+        self._counted = counted
 
     @property
     def matched(self) -> int:
-        """How many stored entries it reaches that were there before it: 0 says that nothing was."""
-        return sum(1 for _ in self.entries())
+        """How many entries it reached that were there and not purged before: 0 says that nothing was."""
+        if self._counted is None:
+            self._counted = sum(1 for _ in self.entries())
+        return self._counted
 
-    def entries(self) -> Iterable[Entry]:
-        """The entries that it reaches, as long as the store has not yet let them go."""
-        index = PurgeIndex()
-        last = self.mark.seq
-        records = [
-            Record(last, purge.kind, purge.target, False, 0.0, self.mark.nonce) for purge in self.purges
-        ]
-        index.follow(Snapshot(self.mark, 0, records, whole=True))
+    def entries(self) -> Iterator[Entry]:
+        """The entries that it reached, as long as the store has not yet let them go."""
+        first = self.mark.seq - len(self.purges) + 1
+        snapshot = self._store.purges_since(None)
+        older = [record for record in snapshot.records if record.seq < first]
+        older += [self._record(purge, seq) for purge, seq in zip(self.purges, self._earlier, strict=False)]
+        before = _index(self.mark, older)
+        now = _index(self.mark, [self._record(purge, self.mark.seq) for purge in self.purges])
         for stored in self._store.scan():
-            if not isinstance(stored, Entry) or stored.born.epoch != self.mark.epoch:
-                continue
-            if index.verdict(stored.born, stored.key, stored.terms.groups) is Verdict.HARD:
-                yield stored
+            if isinstance(stored, Entry) and stored.born.epoch == self.mark.epoch:
+                asked = (stored.born, stored.key, stored.terms.groups)
+                if now.verdict(*asked) is Verdict.HARD and before.verdict(*asked) is not Verdict.HARD:
+                    yield stored
+
+    def _record(self, purge: Purge, seq: int) -> Record:
+        """A purge as a hard record, so that what it covers can be asked for."""
+        return Record(seq, purge.kind, purge.target, False, 0.0, self.mark.nonce)
 
     def __repr__(self) -> str:
         return f"Purged({', '.join(f'{p.kind.value} {p.target!r}' for p in self.purges)})"
+
+
+def _index(mark: Mark, records: list[Record]) -> PurgeIndex:
+    index = PurgeIndex()
+    index.follow(Snapshot(mark, 0, sorted(records), whole=True))
+    return index
 
 
 class WSGICache(Middleware):
@@ -157,7 +179,8 @@ class WSGICache(Middleware):
         """
         if soft:
             return self._purge([Purge(Kind.ALL, "", soft=True)])
-        return Purged(self.store, (Purge(Kind.ALL, ""),), self.store.clear())
+        counted = sum(1 for stored in self.store.scan() if isinstance(stored, Entry))
+        return Purged(self.store, (Purge(Kind.ALL, ""),), self.store.clear(), counted=counted)
 
     def _targets(self, url: str) -> list[str]:
         """A URL's targets: each rule keys its query in a form of its own, which is what a purge must name.
@@ -172,7 +195,8 @@ class WSGICache(Middleware):
     def _purge(self, purges: list[Purge]) -> Purged:
         if not purges:
             raise ValueError("name at least one thing to purge")
-        return Purged(self.store, tuple(purges), self.engine.append(purges))
+        earlier = self.engine.last_purges(purges)
+        return Purged(self.store, tuple(purges), self.engine.append(purges), earlier=earlier)
 
     # --- looking -----------------------------------------------------------------------------------
 

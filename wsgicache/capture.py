@@ -13,7 +13,9 @@ The rules this file obeys:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
@@ -31,6 +33,9 @@ App = Callable[[Environ, StartResponse], Iterable[bytes]]
 Header = tuple[str, str]
 
 _ASKED: Final = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"})
+DRAIN_SECONDS: Final = 2.0
+"""How long `close()` goes on reading a body that its client did not need, so that it can be stored."""
+
 _END: Final = object()
 _NOT_PULLED: Final = object()
 
@@ -49,6 +54,7 @@ class Capture:
         "_chunks",
         "_closed",
         "_deferred",
+        "_drained",
         "_early",
         "_environ",
         "_fill",
@@ -80,9 +86,10 @@ class Capture:
         self._iterator: Iterator[bytes] = iter(())
         self._chunks: list[bytes] | None = None
         self._kept = 0
-        self._pending: list[bytes] = []
+        self._pending: deque[bytes] = deque()
         self._handed_over = False
         self._muted = False
+        self._drained = False
         self._closed = False
         self._deferred: Action | None = None
         self._early = False
@@ -255,10 +262,10 @@ class Capture:
         if self._announced() is None and self._fill.entry is not None and body:
             headers = [*headers, ("Content-Length", str(len(body)))]
         self._send(status, headers)
-        self._pending = chunks
+        self._pending = deque(chunks)
         if type(self._iterable) in (list, tuple):
             self._guarded("capture", self._fill.end, None)
-            return self._pending
+            return chunks
         return self
 
     # --- answers that replace the app's ------------------------------------------------------------
@@ -272,7 +279,7 @@ class Capture:
             return None
         self._fill.outcome.status = 304
         self._send(answer.status, list(answer.headers))
-        self._pending = []
+        self._pending = deque()
         self._muted = True
         return self
 
@@ -305,7 +312,7 @@ class Capture:
         """A 304 that is of no use: the app is asked once more, without conditions."""
         self._close_iterable()
         self._head = self._deferred = self._chunks = None
-        self._pending = []
+        self._pending = deque()
         self._fill.conditional = False
         self._guarded("asking again", self._fill.prepare_again, None)
         self._environ = self._unconditional
@@ -376,7 +383,7 @@ class Capture:
 
     def __next__(self) -> bytes:
         if self._pending:
-            return self._hand_over(self._pending.pop(0))
+            return self._hand_over(self._pending.popleft())
         if self._muted:
             raise StopIteration
         if self._handed_over:
@@ -395,7 +402,7 @@ class Capture:
         self._keep(chunk)
         if self._chunks is not None and self._fill.followed:
             chunk = _bytes(chunk)
-            self._drain_rest()
+            self._drain_for_followers()
         return self._hand_over(chunk)
 
     def _failed(self, error: BaseException) -> bytes:
@@ -417,7 +424,7 @@ class Capture:
     def _go_on_with(self, chunks: Iterable[bytes]) -> None:
         """Hand out what takes the place of the iterable that the server has begun to iterate."""
         if chunks is not self:
-            self._pending = []
+            self._pending = deque()
             self._iterator = iter(chunks)
 
     def _hand_over(self, chunk: bytes) -> bytes:
@@ -453,9 +460,20 @@ class Capture:
             self._early = True
             self._complete(b"".join(self._chunks))
 
-    def _drain_rest(self) -> None:
-        """Others wait: read the rest now, up to the limit, and let the client have it at its pace."""
-        while self._chunks is not None:
+    def _drain_for_followers(self) -> None:
+        """Others wait: read the rest now, and let the client have it at its pace.
+
+        For a moment only, and once: a body that is made slowly is to reach its client as it is made.
+        """
+        if not self._drained:
+            self._drained = True
+            grace = self._fill.engine.settings.slow_client_grace
+            self._drain_rest(grace, lambda: self._fill.followed)
+
+    def _drain_rest(self, seconds: float, wanted: Callable[[], bool]) -> None:
+        """Read the rest now, up to the limit in bytes and in time, while it is wanted."""
+        until = monotonic() + seconds
+        while self._chunks is not None and wanted() and monotonic() < until:
             try:
                 chunk = _bytes(next(self._iterator))
             except StopIteration:
@@ -502,7 +520,7 @@ class Capture:
     def mute(self) -> None:
         """The client gets no body: what there is of it is read at `close()`, for the store alone."""
         self._muted = True
-        self._pending = []
+        self._pending = deque()
 
     def close(self) -> None:
         """What the server calls when it is done; also when it gives up early."""
@@ -519,9 +537,9 @@ class Capture:
 
     def _settle_rest(self) -> None:
         """An early close: what is there is a part. Where the client needed only a 304, the body is read
-        now, for the store alone."""
+        now, for the store alone, and not for long."""
         if self._muted and self._chunks is not None:
-            self._drain_rest()
+            self._drain_rest(DRAIN_SECONDS, lambda: True)
             if isinstance(self._iterator, _Raising):
                 next(self._iterator)
         if self._chunks is not None:

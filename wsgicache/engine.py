@@ -87,12 +87,14 @@ class Engine:
             settings.background_threads, settings.background_queue, self.clock.wall
         )
         self.consumed: Final = frozenset(settings.consume_fields)
+        self.rules_known_by = object()
+        """Replaced whenever a rule is switched."""
         self.stamp = object()
         """Replaced whenever the journal moves or a rule is switched: what an armed slot must carry."""
         self._index = PurgeIndex()
         self._new_locks()
         self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
-        rules.watch(self._moved)
+        rules.watch(self._switched)
         watch = getattr(self.store, "watch", None)
         if watch is not None:
             watch(self._moved)
@@ -110,6 +112,10 @@ class Engine:
     def _moved(self) -> None:
         self.stamp = object()
 
+    def _switched(self) -> None:
+        self.rules_known_by = object()
+        self.stamp = object()
+
     def _stepped_back(self) -> None:
         """The wall clock went back: what this process holds looks younger than it is (TIM-01)."""
         self.observer.warn_once("clock", "the wall clock went back; the memory store starts again")
@@ -121,8 +127,9 @@ class Engine:
     def admit(self, facts: Facts) -> Admission:
         """Whether and how a request may use the cache."""
         stamp = self.stamp  # before the rules are asked: a switch in between must leave nothing armed
+        rules_known_by = self.rules_known_by
         admission = admit(facts, self.rules, self.plans)
-        admission.stamp = stamp
+        admission.stamp, admission.rules = stamp, rules_known_by
         return admission
 
     def look_up(self, admission: Admission, *, arm: bool = True) -> Found:
@@ -150,7 +157,7 @@ class Engine:
         if admission.personal is not None and found.miss in _NOTHING_THERE:
             found.reason = admission.personal
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
-            self._arm(admission, found, admission.stamp)
+            self._arm(admission, found)
         return found
 
     def _find(self, admission: Admission, found: Found) -> Entry | None:
@@ -210,26 +217,43 @@ class Engine:
         slot.stored = entry = with_etag(entry)
         return entry
 
-    def _arm(self, admission: Admission, found: Found, stamp: object) -> None:
+    def _arm(self, admission: Admission, found: Found) -> None:
         """Let the hit path answer from now on, until the stamp is replaced."""
         if self.peek is None:
             return
-        self._arm_slot(found.key, found.entry, admission.plan, stamp)
+        self._arm_slot(found.key, found.entry, admission)
         if found.variants is not None:
-            self._arm_slot(admission.key, found.variants, admission.plan, stamp)
+            self._arm_slot(admission.key, found.variants, admission)
 
-    def _arm_slot(self, key: str, stored: Stored | None, plan: Plan, stamp: object) -> None:
+    def _arm_slot(self, key: str, stored: Stored | None, admission: Admission) -> None:
         slot = self.peek(key) if self.peek is not None else None
         if slot is None or slot.stored is not stored or stored is None:
             return
-        shift = self.clock.shift
+        shift, stamp, rules = self.clock.shift, admission.stamp, admission.rules
         if slot.stamp is stamp and (slot.ready is None or getattr(slot.ready, "shift", shift) == shift):
             return
         if isinstance(stored, Variants):
-            slot.ready = ReadyVariants(stored.key, selectors(stored.fields, self._normalisers))
+            slot.ready = ReadyVariants(stored.key, selectors(stored.fields, self._normalisers), rules)
         else:
-            slot.ready = ready(stored, cookie_pass(plan.cookies, stored.terms), shift)
+            passes = cookie_pass(admission.plan.cookies, stored.terms)
+            slot.ready = ready(stored, passes, shift, rules)
         slot.stamp = stamp
+
+    def rearm(self, slot: Slot, stamp: object) -> bool:
+        """Whether an armed slot is still valid although the journal moved; then it is armed anew.
+
+        Args:
+            stamp: the engine's stamp, read before this was asked.
+        """
+        armed = slot.ready
+        if armed is None or armed.rules is not self.rules_known_by:
+            return False
+        self._follow(self.store.get(())[1])
+        stored = slot.stored
+        if isinstance(stored, Entry) and self.verdict(stored) is not Verdict.VALID:
+            return False
+        slot.stamp = stamp
+        return True
 
     def verdict(self, entry: Entry) -> Verdict:
         """What the journal, as this process knows it, says of an entry."""
@@ -321,6 +345,12 @@ class Engine:
         )  # fmt: skip
 
     # --- purge -------------------------------------------------------------------------------------
+
+    def last_purges(self, purges: Iterable[Purge]) -> list[int]:
+        """The numbers of the last purges of the same targets, 0 where there were none."""
+        with self._index_lock:
+            self._index.follow(self.store.purges_since(self._index.mark))
+        return [self._index.last(purge) for purge in purges]
 
     def append(self, purges: Iterable[Purge]) -> Mark:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""

@@ -177,6 +177,11 @@ class PurgeIndex:
         self.mark = snapshot.mark
         return snapshot.mark
 
+    def last(self, purge: Purge) -> int:
+        """The number of the last purge of the same target, 0 where there was none."""
+        book = self._state.soft if purge.soft else self._state.hard
+        return book.last(purge.kind, short(purge.target))
+
     def verdict(self, born: Mark, key: str, groups: Sequence[str]) -> Verdict:
         """Whether an entry with this key and these groups, born at `born`, is still valid."""
         state = self._state
@@ -214,6 +219,9 @@ class _Book:
         if kind is Kind.URL:
             return self.urls
         return self.prefixes if kind is Kind.PREFIX else self.groups
+
+    def last(self, kind: Kind, target: str) -> int:
+        return self.all if kind is Kind.ALL else self._of(kind).get(target, 0)
 
     def covers(self, born: int, parts: Parts, groups: Sequence[str]) -> bool:
         """Whether a purge later than `born` names the key, an ancestor of its path or a group."""

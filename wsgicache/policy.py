@@ -156,6 +156,7 @@ class Admission:
         "personal",
         "plan",
         "reason",
+        "rules",
         "seen_query",
         "stamp",
         "unstorable",
@@ -172,6 +173,8 @@ class Admission:
         self.seen_query = facts.query
         self.stamp: object = None
         """The engine's stamp before the plan was chosen: what was chosen may be armed under this one."""
+        self.rules: object = None
+        """What the rules were known by before the plan was chosen."""
         self.cookies = NO_COOKIES
 
     def rekey(self, rules: SearchRules | None) -> str:

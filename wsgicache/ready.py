@@ -28,7 +28,8 @@ class Ready:
 
     `cookies` says which Cookie fields leave the hit as it is. `sent` is the whole head, right while the
     clock is before `until`: it changes once a second, however many hits there are; an entry that is hit
-    less often keeps none. `shift` is the difference of the two clocks by which the instants were made.
+    less often keeps none. `shift` is the difference of the two clocks by which the instants were made, and
+    `rules` what the engine's rules were known by.
     """
 
     status: Final[str]
@@ -38,6 +39,7 @@ class Ready:
     fresh_until: Final[float]
     lifetime: Final[int]
     shift: Final[float]
+    rules: Final[object]
     cookies: Final[Mapping[str, bool]]
     keys: Final[None] = None
     until: float = float("-inf")
@@ -64,11 +66,12 @@ class Ready:
         return sent
 
 
-def ready(entry: Entry, cookies: Mapping[str, bool], shift: float) -> Ready:
+def ready(entry: Entry, cookies: Mapping[str, bool], shift: float, rules: object) -> Ready:
     """The wire-ready form of an entry. One that is validated before each use is never fresh here.
 
     Args:
         shift: monotonic clock minus wall clock, seconds.
+        rules: what the engine's rules are known by until one is switched.
     """
     terms = entry.terms
     return Ready(
@@ -79,6 +82,7 @@ def ready(entry: Entry, cookies: Mapping[str, bool], shift: float) -> Ready:
         fresh_until=float("-inf") if terms.always_validate else entry.fresh_until + shift,
         lifetime=terms.lifetime,
         shift=shift,
+        rules=rules,
         cookies=cookies,
     )
 
@@ -90,9 +94,10 @@ class ReadyVariants:
     `select` makes the key.
     """
 
-    __slots__ = ("_chosen", "field", "keys")
+    __slots__ = ("_chosen", "field", "keys", "rules")
 
-    def __init__(self, base: str, chosen: tuple[Selector, ...]) -> None:
+    def __init__(self, base: str, chosen: tuple[Selector, ...], rules: object) -> None:
+        self.rules = rules
         self._chosen = chosen
         self.field = chosen[0].environ_name if len(chosen) == 1 else None
         self.keys = _KeyOfValue(base, chosen[:1])

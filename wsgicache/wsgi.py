@@ -79,14 +79,15 @@ class Middleware:
             query = get("QUERY_STRING", "")
             key = f"{path}\0{query}\0{environ['HTTP_HOST']}\0{scheme}"
             slot = self._peek(key)
-            if slot is not None and slot.stamp is stamp:
+            if slot is not None and (slot.stamp is stamp or self.engine.rearm(slot, stamp)):
                 ready = slot.ready
                 if ready.keys is not None:  # the response varies: a second key
                     slot.visited = True
                     field = ready.field
                     key = ready.keys[get(field)] if field is not None else ready.select(key, get)
                     slot = self._peek(key)
-                    ready = slot.ready if slot is not None and slot.stamp is stamp else None
+                    armed = slot is not None and (slot.stamp is stamp or self.engine.rearm(slot, stamp))
+                    ready = slot.ready if armed else None
                 if (
                     ready is not None
                     and environ["REQUEST_METHOD"] == "GET"
