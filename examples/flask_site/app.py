@@ -138,9 +138,7 @@ def login():
     if request.method == "GET":
         return render_template("login.html", name=seed.EDITOR, password=seed.PASSWORD)
     user = db.session.scalar(select(User).where(User.name == request.form.get("name", "")))
-    if user is None or not check_password_hash(
-        user.password_hash, request.form.get("password", "")
-    ):
+    if user is None or not check_password_hash(user.password_hash, request.form.get("password", "")):
         page = render_template("login.html", name=seed.EDITOR, password=seed.PASSWORD, failed=True)
         return page, 401
     session["user_id"] = user.id

@@ -73,9 +73,7 @@ def fill() -> None:
     db.session.add(User(name=EDITOR, password_hash=generate_password_hash(PASSWORD)))
     for slug, title, summary, body, published in POSTS:
         text = "\n\n".join(" ".join(part.split()) for part in body.split("\n\n"))
-        db.session.add(
-            Post(slug=slug, title=title, summary=summary, body=text, published=published)
-        )
+        db.session.add(Post(slug=slug, title=title, summary=summary, body=text, published=published))
     db.session.add_all(_loans())
     db.session.commit()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from wsgicache import Rule, WSGICache
+from wsgicache.collapse import State
 from wsgicache.journal import Kind, Purge
 from wsgicache.key import group_target
 from wsgicache.stores.memory import MemoryStore
@@ -83,17 +84,40 @@ class Flight:
         return self._reply
 
 
-def followers(cache):
-    """How many requests wait for a flight."""
-    return sum(flight.followers for flight in list(cache.engine.collapse._flights.values()))
+class Queue:
+    """Watches who waits in a cache, and for which flight."""
+
+    def __init__(self, cache):
+        collapse = cache.engine.collapse
+        self._wait, self._flights = collapse.wait, {}
+        collapse.wait = self._watched
+
+    def _watched(self, flight, timeout):
+        thread = threading.current_thread()
+        self._flights[thread] = flight
+        try:
+            return self._wait(flight, timeout)
+        finally:
+            del self._flights[thread]
+
+    def holds(self, thread):
+        """Whether a thread waits for a flight that has not ended."""
+        flight = self._flights.get(thread)
+        return flight is not None and flight.state is State.PENDING
+
+
+def queue_of(cache):
+    """The one that watches a cache."""
+    if not hasattr(cache, "queue_of_tests"):
+        cache.queue_of_tests = Queue(cache)
+    return cache.queue_of_tests
 
 
 class Newcomer:
     """A request on a thread of its own, which may be answered at once or wait behind a flight."""
 
     def __init__(self, cache, path=PATH, **given):
-        self._cache, self._reply = cache, None
-        self._waiting = followers(cache)
+        self._cache, self._queue, self._reply = cache, queue_of(cache), None
         self._thread = threading.Thread(target=self._ask, args=(path,), kwargs=given)
         self._thread.start()
 
@@ -102,7 +126,7 @@ class Newcomer:
 
     def is_waiting(self):
         """Once it is known: whether it waits, or else has its answer."""
-        while self._thread.is_alive() and followers(self._cache) <= self._waiting:
+        while self._thread.is_alive() and not self._queue.holds(self._thread):
             self._thread.join(0.001)
         return self._thread.is_alive()
 

@@ -13,9 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "__pycache__", "*.egg-info", "build", "dist", "instance", "*.sqlite3"
-)
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "instance", "*.sqlite3")
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +107,7 @@ def test_it_says_what_it_is(declared):
 
 def test_installed_by_itself_it_imports_and_its_entry_points_load(wheel, tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run(
-        [*pip, "--no-deps", "--no-index", "--target", tmp_path / "site", wheel], check=True
-    )
+    subprocess.run([*pip, "--no-deps", "--no-index", "--target", tmp_path / "site", wheel], check=True)
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path / "site")!r})
