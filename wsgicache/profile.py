@@ -28,6 +28,7 @@ class Profile(NamedTuple):
     refuse_overrides: bool
     search_tokens: bool
     head_fills: bool
+    normalise_target: bool
     normalise_encoding: bool
     drop_fields: tuple[str, ...]
 
@@ -45,6 +46,7 @@ SAFE: Final = Profile(
     refuse_overrides=True,
     search_tokens=True,
     head_fills=True,
+    normalise_target=True,
     normalise_encoding=True,
     drop_fields=DEFAULT_DROPPED,
 )
@@ -62,6 +64,7 @@ RFC: Final = Profile(
     refuse_overrides=False,
     search_tokens=False,
     head_fills=False,
+    normalise_target=False,
     normalise_encoding=False,
     drop_fields=(),
 )

@@ -579,11 +579,12 @@ def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str 
         changes["REQUEST_METHOD"] = "GET"
     if facts.cookie is not None and admission.cookies.seen != facts.cookie:
         changes["HTTP_COOKIE"] = admission.cookies.seen
-    if facts.host != admission.host and "HTTP_HOST" in environ:
+    plain = admission.plan.profile.normalise_target
+    if plain and facts.host != admission.host and "HTTP_HOST" in environ:
         changes["HTTP_HOST"] = admission.host
     if admission.seen_query != facts.query:
         changes["QUERY_STRING"] = admission.seen_query
-    if facts.raw is not None and facts.raw != facts.path:
+    if facts.raw is not None and facts.raw != facts.path and (plain or admission.seen_query != facts.query):
         changes.update(_seen_targets(environ, admission))
     for name, normalise in admission.plan.normal_forms:
         given = environ.get(name)
@@ -610,9 +611,9 @@ def _seen_targets(environ: Mapping[str, Any], admission: Admission) -> dict[str,
     spelled_out = bool(raw_extra(facts.raw, facts.path, facts.query))  # then the key tells it apart
     if spelled_out and query == facts.query:
         return {}
-    plain = plain_target(facts.path, query)
+    plain = admission.plan.profile.normalise_target and not spelled_out
     return {
-        name: _with_query(environ[name], query) if spelled_out else plain
+        name: plain_target(facts.path, query) if plain else _with_query(environ[name], query)
         for name in ("RAW_URI", "REQUEST_URI")
         if name in environ
     }
