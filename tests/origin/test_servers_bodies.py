@@ -78,6 +78,36 @@ def test_listeners_to_events_do_not_wait_for_each_other(threaded: Server, origin
         assert [client.read_chunk() for client in (one, other)] == [b"", b""]
 
 
+def test_head_of_a_stream_lets_go_of_it(server: Server, origin: Origin) -> None:
+    """A safe cache asks the app for the page where the client asks for its head, but not for ever."""
+    events = [("Content-Type", "text/event-stream")]
+    page = origin.page(Answer(headers=events, body=[b"data: 1\n\n", UNTIL_CLOSED], kind="stream"))
+    with server.connect() as client:
+        head = client.get(page.path, "Connection: close", method="HEAD")
+        assert (head.code, head.detail) == (200, "NOT_STORED_STREAM")
+        assert client.rest() == (b"0\r\n\r\n" if server.kind == "waitress" else b"")  # waitress's own
+    page.wait(closed=1)
+
+
+def test_an_app_that_fails_is_a_500_and_not_stored(server: Server, origin: Origin) -> None:
+    page = origin.page(Answer(error="broken"))
+    assert server.get(page.path).code == 500
+    page.answers(kept(b"mended"))
+    answer = server.get(page.path)
+    assert (answer.cache["fwd"], answer.body) == ("uri-miss", b"mended")
+
+
+def test_a_stale_page_stands_in_for_an_error(server: Server, origin: Origin) -> None:
+    control = ("Cache-Control", "max-age=10, stale-if-error=3600")
+    page = origin.page(Answer(headers=plain(control, ("Age", "11")), body=b"old"))
+    server.get(page.path)
+    page.answers(Answer("503 Service Unavailable", plain(), b"no"))
+    answer = server.get(page.path)
+    assert (answer.status, answer.body, answer.detail) == ("200 OK", b"old", "HIT_STALE_IF_ERROR")
+    assert answer.age is not None
+    assert answer.age >= 11
+
+
 def test_a_body_that_breaks_off_is_not_stored(server: Server, origin: Origin) -> None:
     page = origin.page(kept([b"first", RuntimeError("broken")], kind="stream"))
     with server.connect() as client:
@@ -208,6 +238,17 @@ def test_a_file_is_whole_whether_stored_or_not(server: Server, origin: Origin, f
         assert server.get(page.path).body == LARGE
         second = server.get(page.path)
         assert (second.is_hit, second.body) == (is_hit, LARGE)
+
+
+def test_head_of_a_file_has_no_body(server: Server, origin: Origin, file: Path) -> None:
+    for control in ("no-store", "max-age=60"):
+        fields = plain(("Cache-Control", control), ("Content-Length", str(len(LARGE))))
+        page = origin.page(Answer(headers=fields, kind="file", file=str(file)))
+        with server.connect() as client:
+            head = client.get(page.path, "Connection: close", method="HEAD")
+            assert (head.code, head.field("content-length")) == (200, str(len(LARGE)))
+            assert client.rest() == b""
+        assert server.get(page.path).body == LARGE
 
 
 def test_a_file_past_the_limit_goes_out_by_sendfile(gunicorn: Server, origin: Origin, tmp_path: Path) -> None:
