@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -139,8 +140,6 @@ def serve_with_gunicorn(kind: str, descriptor: int) -> None:
 
 def serve_with_waitress(kind: str, descriptor: int) -> None:
     """Eight threads, until SIGTERM."""
-    import signal
-
     import waitress
 
     def end(*_: Any) -> None:
@@ -157,6 +156,17 @@ SERVERS = {
     "waitress": serve_with_waitress,
 }
 
+
+def end_with_the_test() -> None:
+    """Where the system can, be told when the test process is killed, so that no server is left behind."""
+    if sys.platform == "linux":
+        import ctypes
+
+        death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    end_with_the_test()
     logging.basicConfig(format="%(name)s %(levelname)s %(message)s", level=logging.INFO)
     SERVERS[sys.argv[1]](sys.argv[1], int(sys.argv[2]))
