@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from flask import Flask
@@ -146,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
+    if find_spec("flask_caching") is None:
+        parser.error("Flask-Caching, which this compares with, is not installed: pip install -e '.[bench]'")
     print(
         f"Python {sys.version.split()[0]}, Flask {version('flask')}, Flask-Caching {version('flask-caching')}"
     )
