@@ -178,6 +178,20 @@ def test_a_job_that_raises_where_the_caller_runs_it_is_the_callers(clock):
     assert pool.claim("/a")
 
 
+def test_where_no_thread_can_be_had_the_job_is_not_wanted(clock, monkeypatch):
+    pool = refresher(clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no thread"))
+        )
+        with pytest.raises(RuntimeError, match="no thread"):
+            pool.submit("/a", done)
+    assert pool.drain()
+    assert pool.submit("/a", done)
+    assert pool.drain()
+    assert pool._threads == 1
+
+
 def test_drain_tells_when_it_gave_up(clock):
     pool, job = refresher(clock), Held()
     pool.submit("/a", job)

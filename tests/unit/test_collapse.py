@@ -190,7 +190,12 @@ def test_tokens_grow_in_the_order_of_the_flights(collapse, elsewhere):
 
 @pytest.mark.parametrize(
     ("end", "state"),
-    [("land", State.LANDED), ("release", State.RELEASED), ("fail", State.FAILED)],
+    [
+        ("land", State.LANDED),
+        ("release", State.RELEASED),
+        ("give_stale", State.STALE),
+        ("fail", State.FAILED),
+    ],
 )
 def test_every_end_wakes_every_follower(collapse, end, state):
     flight = lead(collapse)

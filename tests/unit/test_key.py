@@ -27,6 +27,7 @@ from wsgicache.key import (
     raw_extra,
     refuse_path,
     refuse_query,
+    search_key,
     select_variant,
     selectors,
     split_key,
@@ -636,6 +637,39 @@ def test_a_purge_reaches_nothing_else_and_says_so(live, url):
     is_hit = stored(cache, **live)
     assert cache.purge(url).matched == 0
     assert is_hit()
+
+
+@pytest.mark.parametrize("origin", ["", "http://example.com"])
+@pytest.mark.parametrize("query", ["q=a", "q=a&utm=x", "utm=y&q=a"])
+def test_a_purge_reaches_whatever_no_vary_search_made_of_the_query(origin, query):
+    """What counts in a query is known from responses only, so all queries of the path go."""
+    app = ScriptedApp(Response(headers=[("No-Vary-Search", 'params=("utm")')]))
+    cache = WSGICache(app, rules=[Rule("/search", query="key")], no_vary_search=True)
+    is_hit = stored(cache, url="/search?utm=1&q=a")
+    assert ask(cache, "/search?utm=2&q=a").is_hit
+    cache.purge(f"{origin}/search?{query}")
+    assert not is_hit()
+
+
+def test_where_no_vary_search_is_recorded_no_request_comes():
+    key = base_key("/a", "q=1", "example.com", "http", "phttps")
+    parts = split_key(search_key(key))
+    assert (parts.path, parts.host, parts.scheme, parts.extra) == ("/a", "example.com", "http", "phttps")
+    assert refuse_query(parts.query) is not None
+    assert search_key(base_key("/a", "q=2", "example.com", "http", "phttps")) == search_key(key)
+
+
+@pytest.mark.parametrize(
+    ("parts", "url"),
+    [
+        (("/a", "", "h", "http", ""), "http://h/a"),
+        (("/a b/\xc3\xa9", "q=%C3%A9", "h:81", "https", "phttp"), "https://h:81/a%20b/%C3%A9?q=%C3%A9"),
+        (("/a?b#c%", "", "h", "http", ""), "http://h/a%3Fb%23c%25"),
+    ],
+)
+def test_parts_as_people_see_them(parts, url):
+    assert Parts(*parts).url == url
+    assert url_target(url) in url_targets(Parts(*parts))
 
 
 def test_an_empty_query_in_a_purge_means_the_page_without_one():
