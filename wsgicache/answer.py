@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -74,8 +73,3 @@ def _partial(entry: Entry, part: bytes, extra: Headers) -> Answer:
     kept = [pair for pair in entry.headers if pair[0].lower() not in replaced]
     headers = (*kept, *extra, ("Content-Length", str(len(part))))
     return Answer("206 Partial Content", headers, (part,))
-
-
-def size_of(chunks: Iterable[bytes]) -> int:
-    """Bytes in a body."""
-    return sum([len(chunk) for chunk in chunks])

@@ -259,9 +259,12 @@ class Middleware:
         visitor = admission.personal is not None or admission.cookies.lookup_only
         if admission.facts.method != "HEAD" or found.entry is None or visitor:
             return self._watch(environ, start_response, outcome)
-        seen = _changed(environ, {**_changes(environ, admission), "REQUEST_METHOD": "HEAD"})
-        admission.unstorable = None  # what is judged now is the stored GET
-        lesson = Fill(self.engine, admission, found, None, hints)
+        try:
+            seen = _changed(environ, {**_changes(environ, admission), "REQUEST_METHOD": "HEAD"})
+            admission.unstorable = None  # what is judged now is the stored GET
+            lesson = Fill(self.engine, admission, found, None, hints)
+        except Exception as error:
+            return self._without_cache(environ, start_response, "preparing", error)
         return self._watch(seen, start_response, outcome, partial(self._learn_from_head, lesson, seen))
 
     def _learn_from_head(self, lesson: Fill, seen: Environ, status: str, headers: list[Header]) -> None:
@@ -595,9 +598,10 @@ def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str 
 
 
 def _changed(environ: Environ, changes: Mapping[str, str | None]) -> Environ:
-    """An environ with some values changed and those that are None taken out; the given one stays as it is."""
-    if not changes:
-        return environ
+    """A copy of an environ with some values changed and those that are None taken out.
+
+    Always a copy: varying values are read from the given one after the call, and the app may change its own.
+    """
     seen = {**environ, **changes}
     for name, value in changes.items():
         if value is None:
