@@ -20,6 +20,8 @@ log: Final = logging.getLogger("wsgicache")
 Job = Callable[[], bool]
 """A refresh: True where it succeeded."""
 
+_dice: Final = random.Random()  # noqa: S311 - of our own: whoever seeds the module's must not see us draw
+
 BACK_OFF_FIRST: Final = 1.0
 BACK_OFF_LIMIT: Final = 60.0
 
@@ -39,7 +41,7 @@ class Refresher:
         threads: int,
         queue: int,
         clock: Callable[[], float],
-        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.5),  # noqa: S311
+        jitter: Callable[[], float] = lambda: _dice.uniform(0.5, 1.5),
     ) -> None:
         self._limit = threads
         self._queue_limit = queue

@@ -174,7 +174,7 @@ class Fill:
     def _forget_what_was_found(self, reason: Reason) -> None:
         """The app says of the page itself that it is not to be stored, or is gone: its stale windows end."""
         code = 0 if self.head is None else self.head.code
-        gone = reason is not Reason.NOT_STORED_STATUS or code in _GONE
+        gone = reason in _TAKEN_BACK or code in _GONE
         visitor = self.admission.personal is not None or self.found.reason in _UNRELATED
         if self.found.entry is not None and gone and not visitor:
             self.engine.forget(self.found, self.found.entry)
@@ -443,14 +443,12 @@ _UNRELATED = frozenset(
 )
 """Reasons for which the entry found is not to be touched or shown: it is not this request's."""
 
-_ENDS_THE_PAGE = frozenset(
-    {
-        Reason.NOT_STORED_NO_STORE,
-        Reason.NOT_STORED_PRIVATE,
-        Reason.NOT_STORED_NO_CACHE,
-        Reason.NOT_STORED_STATUS,
-    }
-)
+_TAKEN_BACK = frozenset({Reason.NOT_STORED_NO_STORE, Reason.NOT_STORED_PRIVATE, Reason.NOT_STORED_NO_CACHE})
+_ENDS_THE_PAGE = _TAKEN_BACK | {
+    Reason.NOT_STORED_STATUS,
+    Reason.NOT_STORED_NO_LIFETIME,
+    Reason.NOT_STORED_STALE,
+}
 _GONE = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 410})
 """Statuses, not stored, after which the page that was stored is not to be shown any more."""
 
