@@ -37,7 +37,7 @@ from .profile import PROFILES
 from .ready import ReadyVariants, ready
 from .rules import RuleSet
 from .search import search_rules
-from .stores import Store, open_store
+from .stores import Store, StoreOptions, open_store
 from .stores.sieve import Slot
 
 Peek = Callable[[str], Slot | None]
@@ -414,7 +414,7 @@ def _store_from(settings: Settings) -> Store:
     given = settings.store
     if isinstance(given, str):
         try:
-            return open_store(given, settings.max_bytes)
+            return open_store(given, StoreOptions(max_bytes=settings.max_bytes))
         except ValueError as error:
             raise OptionError(f"store: {error}") from None
     if isinstance(given, type) or not isinstance(given, Store):

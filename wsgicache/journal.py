@@ -35,6 +35,8 @@ class Kind(Enum):
     PREFIX = "prefix"
     GROUP = "group"
     ALL = "all"
+    META = "meta"
+    """Covers nothing: something kept beside the entries changed, such as the switch of a rule."""
 
 
 class Mark(NamedTuple):
@@ -212,7 +214,7 @@ class _Book:
     def add(self, record: Record) -> None:
         if record.kind is Kind.ALL:
             self.all = record.seq
-        else:
+        elif record.kind is not Kind.META:
             self._of(record.kind)[short(record.target)] = record.seq
 
     def _of(self, kind: Kind) -> dict[str, int]:
@@ -221,7 +223,9 @@ class _Book:
         return self.prefixes if kind is Kind.PREFIX else self.groups
 
     def last(self, kind: Kind, target: str) -> int:
-        return self.all if kind is Kind.ALL else self._of(kind).get(target, 0)
+        if kind in _WITHOUT_TARGET:
+            return self.all if kind is Kind.ALL else 0
+        return self._of(kind).get(target, 0)
 
     def covers(self, born: int, parts: Parts, groups: Sequence[str]) -> bool:
         """Whether a purge later than `born` names the key, an ancestor of its path or a group."""
@@ -241,6 +245,9 @@ class _Book:
 
     def __len__(self) -> int:
         return len(self.urls) + len(self.prefixes) + len(self.groups) + bool(self.all)
+
+
+_WITHOUT_TARGET: Final = frozenset({Kind.ALL, Kind.META})
 
 
 def _later(book: dict[str, int], born: int, targets: Iterable[str]) -> bool:

@@ -12,7 +12,8 @@ from case_helpers import PATIENCE, Site, Started, control, page
 
 import wsgicache
 from wsgicache import Reason, Rule, WSGICache
-from wsgicache.entry import FORMAT, MAGIC, DecodeError, Entry, decode, encode
+from wsgicache.codec import FORMAT, MAGIC, DecodeError, decode, encode
+from wsgicache.entry import Entry
 from wsgicache.stores.memory import MemoryStore
 from wsgicache.testing import FakeClock, ask, make_environ
 

@@ -9,7 +9,8 @@ import pytest
 from policy_helpers import FirstHeld, Site, Started, control, page
 
 from wsgicache import Reason, Rule, WSGICache, wsgi
-from wsgicache.entry import DecodeError, Entry, decode, encode
+from wsgicache.codec import DecodeError, decode, encode
+from wsgicache.entry import Entry
 from wsgicache.options import OPTIONS, OptionError
 from wsgicache.testing import FailingStore, ScriptedApp, ask, make_environ
 

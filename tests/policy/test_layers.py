@@ -16,10 +16,10 @@ ROOT = Path(wsgicache.__file__).parent
 LAYERS = {
     "0 words": ["outcome", "fields"],
     "1 core": [
-        "key", "journal", "entry", "ready", "freshness", "conditional", "ranges", "search", "rules",
+        "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
         "options", "profile", "plan", "facts", "policy", "answer", "tokens", "cookiepass", "hints",
     ],
-    "2 stores": ["stores", "stores.memory", "stores.sieve"],
+    "2 stores": ["stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker"],
     "3 engine": ["clock", "collapse", "background", "observe", "engine", "fill", "config", "explain"],
     "4 adapter": ["capture", "wsgi"],
     "5 faces": ["cache", "paste"],
@@ -52,7 +52,6 @@ OTHERS = "others: "
 LAZY = {
     ("flask", "_version"): "only who asks for the deprecated __version__ needs it",
     ("options", "others: difflib"): "only a misspelt option needs it",
-    ("stores", "stores.memory"): "a store's module is imported when its URL is used",
 }
 """Imports inside functions, each with its reason."""
 

@@ -4,11 +4,13 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 import unicodedata
 
 import pytest
 
-from wsgicache.entry import Entry, decode, encode
+from wsgicache.codec import decode, encode
+from wsgicache.entry import Entry
 from wsgicache.journal import Journal, Mark, Purge, Snapshot
 from wsgicache.stores import Store
 from wsgicache.stores.memory import MemoryStore
@@ -30,6 +32,7 @@ class BytesStore:
         self._rows = {}
         self._journal = Journal(limit=200)
         self._parts = {"": self}
+        self._tokens, self._leases, self._meta, self._counters = 0, {}, {}, {}
 
     def namespaced(self, namespace):
         with self._lock:
@@ -72,6 +75,38 @@ class BytesStore:
                 return False
             del self._rows[name]
             return True
+
+    def mark_of(self, key):
+        with self._lock:
+            return self._journal.mark
+
+    def lease(self, key, seconds):
+        with self._lock:
+            token, until = self._leases.get(key, (0, 0.0))
+            if time.monotonic() < until:
+                return None if token else 0
+            self._tokens += 1
+            self._leases[key] = self._tokens, time.monotonic() + seconds
+            return self._tokens
+
+    def release(self, key, token, unstorable_for=0.0):
+        with self._lock:
+            if self._leases.get(key, (0, 0.0))[0] == token:
+                self._leases[key] = 0, time.monotonic() + unstorable_for
+
+    def get_meta(self, name):
+        return self._meta.get(name)
+
+    def set_meta(self, name, value):
+        self._meta[name] = value
+
+    def incr_many(self, deltas):
+        with self._lock:
+            for name, delta in deltas.items():
+                self._counters[name] = self._counters.get(name, 0) + delta
+
+    def counters(self):
+        return dict(self._counters)
 
     def clear(self):
         with self._lock:

@@ -15,15 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgicache import entry as entry_module
+from wsgicache.codec import FORMAT, MAGIC, DecodeError, decode, encode
 from wsgicache.entry import (
-    FORMAT,
-    MAGIC,
-    DecodeError,
     Entry,
     Terms,
     Variants,
-    decode,
-    encode,
     intern_pairs,
     intern_terms,
     make_etag,
@@ -137,13 +133,14 @@ def test_a_part_is_never_taken_for_the_whole(stored, data):
 # --- what is not an entry ---
 
 
-def sealed(payload, kind=1, version=FORMAT, magic=MAGIC):
+def sealed(payload, kind=1, version=FORMAT, magic=MAGIC, body=b""):
     """A stored form with the checksum of its payload, whatever that is."""
-    return struct.pack(">4sBBI", magic, version, kind, zlib.crc32(payload)) + payload
+    header = struct.pack(">4sBBHII", magic, version, kind, 0, len(payload) - len(body), len(body))
+    return header + struct.pack(">I", zlib.crc32(header + payload)) + payload
 
 
 def payload_of(stored):
-    return encode(stored)[10:]
+    return encode(stored)[20:]
 
 
 @pytest.mark.parametrize("data", [b"", b"wsgc", b"\0" * 10, b"\x80\x04N.", b"{}", MAGIC + bytes(100)])
@@ -153,26 +150,26 @@ def test_foreign_bytes(data):
 
 
 def test_the_stored_form_is_what_these_tests_think():
-    assert sealed(payload_of(page())) == encode(page())
+    assert sealed(payload_of(page()), body=page().body) == encode(page())
     assert sealed(payload_of(RECORD), kind=2) == encode(RECORD)
 
 
 @pytest.mark.parametrize("version", [0, FORMAT + 1, 255])
 def test_another_version_is_not_read(version):
     with pytest.raises(DecodeError, match="another format version"):
-        decode(sealed(payload_of(page()), version=version))
+        decode(sealed(payload_of(page()), body=page().body, version=version))
 
 
 @pytest.mark.parametrize(("kind", "magic"), [(0, MAGIC), (3, MAGIC), (1, b"WSGC"), (1, b"wsgd")])
 def test_another_kind_or_magic_is_not_read(kind, magic):
     with pytest.raises(DecodeError, match="foreign"):
-        decode(sealed(payload_of(page()), kind, magic=magic))
+        decode(sealed(payload_of(page()), kind, magic=magic, body=page().body))
 
 
 def test_one_kind_is_not_read_as_the_other():
     for stored, kind in ((page(), 2), (RECORD, 1)):
         with pytest.raises(DecodeError):
-            decode(sealed(payload_of(stored), kind))
+            decode(sealed(payload_of(stored), kind, body=getattr(stored, "body", b"")))
 
 
 @pytest.mark.parametrize("stored", [page(), VARIED, RECORD], ids=["plain", "varied", "record"])

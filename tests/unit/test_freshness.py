@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgicache import Rule, WSGICache
-from wsgicache.entry import FOREVER, encode
+from wsgicache.codec import encode
+from wsgicache.entry import FOREVER
 from wsgicache.fields import EMPTY, cache_control
 from wsgicache.freshness import (
     HEURISTIC_CAP,

@@ -2,12 +2,14 @@
 
 A store is chosen by URL (`memory://`), or handed over as an object that satisfies `Store`. Others register
 under the entry-point group `wsgicache.stores`: the name is the URL scheme, the object a callable that
-takes the URL and returns a store.
+takes the URL and a `StoreOptions` and returns a store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Final, Protocol, runtime_checkable
 
@@ -21,15 +23,49 @@ class StoreError(Exception):
     """A store did not do what it was asked. The engine treats it as a miss and records it."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What the options of a cache say of its store; what the store's URL says wins.
+
+    Attributes:
+        max_bytes: size for a store that is bounded by its own count.
+        timeout: seconds that one call may take, connecting included (network stores).
+        memo_bytes: what a process may keep decoded of a store that others share.
+        signing_keys: keys that sign entries; the first signs, each of them verifies.
+    """
+
+    max_bytes: int = 64_000_000
+    timeout: float = 0.05
+    memo_bytes: int = 16_000_000
+    signing_keys: tuple[bytes, ...] = ()
+
+
 @runtime_checkable
 class Store(Protocol):
     """What the engine needs of a store. `wsgicache.testing.StoreContract` proves that one has it.
 
-    Every method may raise `StoreError`. Methods are called from many threads at once.
+    Every method may raise `StoreError`. Methods are called from many threads at once, and from processes
+    that were forked after the store was made.
+
+    A store may have more, which the engine looks for by name:
+
+    - `shared` (bool): other processes see the same entries. Without it, False.
+    - `peek(key) -> Slot | None`: what this process holds of a key, without asking anybody and without a lock;
+      the hit path serves from there (`wsgicache.stores.sieve.Slot`).
+    - `confirm(slot) -> bytes | None`: for a store that others share. One round trip: the mark as it is
+      stored (`wsgicache.codec.encode_mark`), or None where what is stored is no longer what the slot holds.
+    - `trust`: an object whose `until` is the monotonic instant up to which slots may be served unconfirmed.
+    - `watch(moved)`: have a bound method called whenever the journal has moved.
+    - `parts` (stores) and `part_of(key) -> int`: a store that has several journals is several stores.
+    - `settle(timeout)`: return when every process that holds copies has followed the journal to here.
     """
 
     def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
         """What is stored under each key, and the journal's mark, read no later than the entries."""
+        ...
+
+    def mark_of(self, key: str) -> Mark:
+        """The mark of the journal that a key belongs to, without what is stored there."""
         ...
 
     def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
@@ -37,7 +73,8 @@ class Store(Protocol):
 
         Refused atomically: an entry born before the one it would replace or in another epoch, an
         entry with a lower token than the one it would replace was stored with (a fill that began
-        earlier and ends later), and what is larger than the store.
+        earlier and ends later), and what is larger than the store. What is refused for its size alone must
+        not leave an older entry in its place.
 
         Args:
             keep_until: instant after which the store may forget it.
@@ -46,7 +83,7 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str, only: Stored | None = None) -> bool:
-        """Forget a key, or only while it holds this very object. True where something went."""
+        """Forget a key, or only while it holds this very entry. True where something went."""
         ...
 
     def clear(self) -> Mark:
@@ -61,6 +98,38 @@ class Store(Protocol):
         """What a follower of the journal that stands at `mark` is missing."""
         ...
 
+    def lease(self, key: str, seconds: float) -> int | None:
+        """Take the right to ask the app for a key, for as long as this lasts at most.
+
+        Returns the token to store with, higher than that of every earlier lease of the key; None where
+        somebody else holds the lease; 0 where the last answer was not storable, so that nobody need wait.
+        """
+        ...
+
+    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
+        """Give a lease back, if it is still this token's.
+
+        Args:
+            unstorable_for: seconds for which `lease` then says 0, because the answer was not storable.
+        """
+        ...
+
+    def get_meta(self, name: str) -> str | None:
+        """A text that is kept beside the journal, such as the switches of the rules."""
+        ...
+
+    def set_meta(self, name: str, value: str | None) -> None:
+        """Keep a text beside the journal, or forget it; `clear` leaves it."""
+        ...
+
+    def incr_many(self, deltas: Mapping[str, int]) -> None:
+        """Add to counters that all processes share; one call, however many."""
+        ...
+
+    def counters(self) -> Mapping[str, int]:
+        """The counters that were added to."""
+        ...
+
     def namespaced(self, namespace: str) -> Store:
         """The part of the store that belongs to a namespace: its own entries and its own journal.
 
@@ -69,43 +138,79 @@ class Store(Protocol):
         ...
 
     def scan(self, prefix: str = "") -> Iterator[Stored]:
-        """Everything stored under keys that start with `prefix`; never used to answer a request."""
+        """Everything stored under keys that start with `prefix`; never used to answer a request.
+
+        Raises:
+            NotImplementedError: the store cannot list what it holds.
+        """
         ...
 
     def stats(self) -> Mapping[str, int]:
-        """Numbers for people: at least `entries` and `bytes`."""
+        """Numbers for people: at least `entries` and `bytes`, where the store can tell."""
         ...
 
     def close(self) -> None:
-        """Let go of what the store holds."""
+        """Let go of what this process holds of the store; what others share stays."""
         ...
 
 
-Opener = Callable[[str, int], Store]
+Opener = Callable[[str, StoreOptions], Store]
+
+_OURS: Final = {
+    "memory": (".memory", "open_memory", ""),
+    "lmdb": (".lmdb", "open_lmdb", "lmdb"),
+    "redis": (".redis", "open_redis", "redis"),
+    "rediss": (".redis", "open_redis", "redis"),
+    "unix": (".redis", "open_redis", "redis"),
+    "redis+sentinel": (".redis", "open_sentinel", "redis"),
+    "rediss+sentinel": (".redis", "open_sentinel", "redis"),
+    "redis+cluster": (".rediscluster", "open_cluster", "redis"),
+    "rediss+cluster": (".rediscluster", "open_cluster", "redis"),
+    "memcached": (".memcached", "open_memcached", "memcached"),
+    "cachelib": (".cachelib", "open_cachelib", "cachelib"),
+}
+"""The module that each scheme is opened by, the function, and the extra that brings what it needs."""
 
 
-def open_store(url: str, max_bytes: int) -> Store:
+def open_store(url: str, options: StoreOptions | None = None) -> Store:
     """The store that a URL names.
 
-    Args:
-        max_bytes: size for a store that its URL gives none.
-
     Raises:
-        ValueError: the URL names no known store, or has a bad option; the message says the remedy.
+        ValueError: the URL names no known store, has a bad option, or needs a package that is not installed;
+            the message says the remedy.
     """
     scheme, separator, _ = url.partition(":")
     if not separator:
-        raise ValueError(f"{url!r} is no store URL; the default is memory://")
-    if scheme == "memory":
-        from .memory import open_memory
-
-        return open_memory(url, max_bytes)
-    found = entry_points(group=ENTRY_POINTS, name=scheme)
-    for entry_point in found:
-        opened: Store = entry_point.load()(url)
+        raise ValueError(f"{shown(url)!r} is no store URL; the default is memory://")
+    options = StoreOptions() if options is None else options
+    if scheme in _OURS:
+        return _opener(url, *_OURS[scheme])(url, options)
+    for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
+        opened: Store = entry_point.load()(url, options)
         return opened
-    known = sorted({"memory", *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    known = sorted({*_OURS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
     raise ValueError(
-        f"{url!r}: no store is known for {scheme}://; known: {', '.join(known)}. Others come from packages "
-        f"that register under the entry-point group {ENTRY_POINTS!r}"
+        f"{shown(url)!r}: no store is known for {scheme}://; known: {', '.join(known)}. Others come from "
+        f"packages that register under the entry-point group {ENTRY_POINTS!r}"
     )
+
+
+def _opener(url: str, module: str, function: str, extra: str) -> Opener:
+    try:
+        opener: Opener = getattr(import_module(module, __name__), function)
+    except ImportError as error:
+        raise ValueError(
+            f"{shown(url)!r} needs the package {error.name!r}, which is not installed: "
+            f"pip install 'wsgicache[{extra}]'"
+        ) from None
+    return opener
+
+
+def shown(url: str) -> str:
+    """A URL as it may be shown: without the password in it."""
+    before, at, after = url.rpartition("@")
+    if not at:
+        return url
+    start, slashes, credentials = before.partition("://")
+    user, colon, _ = credentials.partition(":")
+    return f"{start}{slashes}{user}{colon}{'***' if colon else ''}@{after}"

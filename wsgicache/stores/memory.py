@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -17,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from ..entry import Entry, Stored
 from ..journal import Journal, Mark, Purge, Snapshot
 from ..options import read_bytes
+from . import StoreOptions
 from .sieve import Sieve, Slot
 
 NEGATIVE_SHARE: Final = 20
@@ -24,6 +26,9 @@ NEGATIVE_SHARE: Final = 20
 
 _SLOT_BYTES: Final = 370
 """A slot, its place in the dictionary, and what a hit adds: an ETag of ours, the ready head."""
+
+_LEASES: Final = 4096
+"""Leases and notes of unstorable answers, before those that have ended are cleared away."""
 
 _KEY_BYTES: Final = 64
 """A key that is not the entry's own, beside its text: a variant's."""
@@ -37,6 +42,7 @@ class _Pool:
         self.main = Sieve(max_bytes - max_bytes // NEGATIVE_SHARE)
         self.negative = Sieve(max_bytes // NEGATIVE_SHARE)
         self.evicted = 0
+        self.tokens = 0
         self.rooms: dict[str, MemoryStore] = {}
         _pools.add(self)
 
@@ -62,6 +68,8 @@ class MemoryStore:
         ValueError: a size too small to hold anything.
     """
 
+    shared: Final = False
+
     def __init__(self, max_bytes: int = 64_000_000, journal_limit: int = 65536) -> None:
         if max_bytes < 65536:
             raise ValueError(f"max_bytes = {max_bytes} is too small; give at least 65536 (64KiB)")
@@ -74,6 +82,9 @@ class MemoryStore:
         self._journal_limit = journal_limit
         self._journal = Journal(journal_limit)
         self._watchers: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._leases: dict[str, tuple[int, float]] = {}
+        self._meta: dict[str, str] = {}
+        self._counters: dict[str, int] = {}
         self.mark = self._journal.mark
         self.peek: Callable[[str], Slot | None] = self._slots.get
         """The hit path's look-up: no lock, no call into Python."""
@@ -104,6 +115,10 @@ class MemoryStore:
                 slot.visited = True
             found.append(None if slot is None else slot.stored)
         return found, mark
+
+    def mark_of(self, key: str) -> Mark:
+        """The journal's mark; there is one journal."""
+        return self.mark
 
     def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
         """Store under a key, evicting what is asked for least; False where it was refused."""
@@ -184,6 +199,52 @@ class MemoryStore:
         with self._pool.lock:
             return self._journal.since(mark)
 
+    def lease(self, key: str, seconds: float) -> int | None:
+        """Take the right to ask the app for a key; see `Store.lease`."""
+        now = time.monotonic()
+        with self._pool.lock:
+            token, until = self._leases.get(key, (0, 0.0))
+            if now < until:
+                return 0 if token == 0 else None
+            if len(self._leases) >= _LEASES:
+                self._leases = {name: held for name, held in self._leases.items() if now < held[1]}
+            self._pool.tokens += 1
+            self._leases[key] = self._pool.tokens, now + seconds
+            return self._pool.tokens
+
+    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
+        """Give a lease back; see `Store.release`."""
+        with self._pool.lock:
+            if self._leases.get(key, (0, 0.0))[0] != token:
+                return
+            if unstorable_for > 0:
+                self._leases[key] = 0, time.monotonic() + unstorable_for
+            else:
+                del self._leases[key]
+
+    def get_meta(self, name: str) -> str | None:
+        """A text kept beside the journal."""
+        return self._meta.get(name)
+
+    def set_meta(self, name: str, value: str | None) -> None:
+        """Keep a text, or forget it."""
+        with self._pool.lock:
+            if value is None:
+                self._meta.pop(name, None)
+            else:
+                self._meta[name] = value
+
+    def incr_many(self, deltas: Mapping[str, int]) -> None:
+        """Add to counters."""
+        with self._pool.lock:
+            for name, delta in deltas.items():
+                self._counters[name] = self._counters.get(name, 0) + delta
+
+    def counters(self) -> Mapping[str, int]:
+        """The counters that were added to."""
+        with self._pool.lock:
+            return dict(self._counters)
+
     def scan(self, prefix: str = "") -> Iterator[Stored]:
         """Everything stored under keys that start with `prefix`, as it was when this was called."""
         with self._pool.lock:
@@ -219,7 +280,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def open_memory(url: str, max_bytes: int) -> MemoryStore:
+def open_memory(url: str, options: StoreOptions) -> MemoryStore:
     """The store for `memory://` or `memory://?max_bytes=64MB`.
 
     Raises:
@@ -228,6 +289,7 @@ def open_memory(url: str, max_bytes: int) -> MemoryStore:
     parts = urlsplit(url)
     if parts.netloc or parts.path.strip("/"):
         raise ValueError(f"{url!r}: memory:// has no host and no path; write memory://?max_bytes=64MB")
+    max_bytes = options.max_bytes
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name != "max_bytes":
             raise ValueError(f"{url!r}: unknown option {name!r}; memory:// has max_bytes only")

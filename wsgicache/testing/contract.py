@@ -81,7 +81,7 @@ class StoreContract:
     @property
     def mark(self) -> Mark:
         """The mark as a request reads it."""
-        return self.store.get([])[1]
+        return self.store.mark_of("/a")
 
     def entry(self, key: str = "/a", body: bytes = b"body", born: Mark | None = None, **terms: Any) -> Entry:
         """An entry that may be stored now."""
@@ -377,15 +377,16 @@ class StoreContract:
         """One by one, across calls; the records are what was asked for."""
         start = self.mark
         purges = [Purge(kind, f"target {kind.value}", soft) for kind in Kind for soft in (False, True)]
+        count = len(purges) + 1
         first = self.store.append(purges[:3], 12.5)
         second = self.store.append(purges[3:], 13.5)
         records = self.store.purges_since(start).records
         expect(first.seq, start.seq + 3, "seq after three")
-        expect([r.seq for r in records], list(range(start.seq + 1, start.seq + 9)), "the numbers")
+        expect([r.seq for r in records], list(range(start.seq + 1, start.seq + count)), "the numbers")
         expect([Purge(r.kind, r.target, r.soft) for r in records], purges, "the purges")
-        expect([r.at for r in records], [12.5] * 3 + [13.5] * 5, "the instants")
-        expect(len({r.nonce for r in records}), 8, "different nonces")
-        expect((first.nonce, second.nonce), (records[2].nonce, records[7].nonce), "nonces of the marks")
+        expect([r.at for r in records], [12.5] * 3 + [13.5] * (count - 4), "the instants")
+        expect(len({r.nonce for r in records}), count - 1, "different nonces")
+        expect((first.nonce, second.nonce), (records[2].nonce, records[-1].nonce), "nonces of the marks")
         expect((first.epoch, second.epoch), (start.epoch, start.epoch), "the epoch")
 
     def test_a_purge_is_in_force_when_append_returns(self) -> None:
@@ -470,6 +471,89 @@ class StoreContract:
             index = _following(self.store.purges_since(mark), mark)
             expect(index.verdict(born, key, ()), Verdict.HARD, f"the verdict for a follower from {mark}")
             expect(index.verdict(self.mark, key, ()), Verdict.VALID, "the verdict on what is born now")
+
+    # --- leases ------------------------------------------------------------------------------------
+
+    def test_one_holds_a_lease(self) -> None:
+        """The others are told so; given back it can be had again, with a higher token."""
+        first = self.store.lease("/a", 60)
+        expect(type(first), int, "the type of a token")
+        assert first is not None  # noqa: S101 - so that mypy knows
+        expect(first > 0, True, "whether a token is above zero")
+        expect(self.store.lease("/a", 60), None, "a lease that somebody holds")
+        expect(bool(self.store.lease("/b", 60)), True, "whether another key has another lease")
+        self.store.release("/a", first)
+        second = self.store.lease("/a", 60)
+        expect(second is not None and second > first, True, "whether the next token is higher")
+
+    def test_a_lease_ends(self) -> None:
+        """By itself, because its holder may have died; the late holder changes nothing any more."""
+        late = self.store.lease("/a", 0.05)
+        token = self._lease_again("/a")
+        expect(late is not None and token > late, True, "whether the next token is higher")
+        self.store.release("/a", late or 0)
+        expect(self.store.lease("/a", 60), None, "the lease after its late holder gave it back")
+
+    def _lease_again(self, key: str) -> int:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            token = self.store.lease(key, 60)
+            if token:
+                return token
+        raise AssertionError(f"the lease of {key!r} did not end")
+
+    def test_an_unstorable_answer_is_noted(self) -> None:
+        """Nobody need wait for a page that is not stored anyway; the note goes by itself."""
+        token = self.store.lease("/a", 60) or 0
+        self.store.release("/a", token, unstorable_for=60)
+        expect([self.store.lease("/a", 60) for _ in range(2)], [0, 0], "leases afterwards")
+        self.store.release("/a", token)
+        token = self.store.lease("/b", 60) or 0
+        self.store.release("/b", token, unstorable_for=0.05)
+        expect(self._lease_again("/b") > token, True, "whether the note went")
+
+    def test_a_lease_is_one_threads(self) -> None:
+        """Of many that ask at once one gets it."""
+        for turn in range(10):
+            tokens: list[int | None] = []
+            ask = lambda key=f"/{turn}", tokens=tokens: tokens.append(self.store.lease(key, 60))  # noqa: E731
+            self.together(*[ask] * self.threads)
+            expect(len([token for token in tokens if token]), 1, "how many hold the lease")
+
+    def test_a_namespace_has_leases_of_its_own(self) -> None:
+        """The same key there is another page."""
+        expect(bool(self.store.lease("/a", 60)), True, "whether there is a lease here")
+        expect(bool(self.store.namespaced("a").lease("/a", 60)), True, "whether there is one there")
+
+    # --- meta and counters -------------------------------------------------------------------------
+
+    def test_meta_is_kept(self) -> None:
+        """Texts under names, each namespace its own; `clear` and purges leave them."""
+        expect(self.store.get_meta("rules"), None, "what nobody set")
+        text = '{"admin": false, "grün": true}'
+        self.store.set_meta("rules", text)
+        self.store.set_meta("other", "")
+        self.store.append([Purge(Kind.META, "rules")], 1.0)
+        self.store.clear()
+        expect((self.store.get_meta("rules"), self.store.get_meta("other")), (text, ""), "what was set")
+        expect(self.store.namespaced("a").get_meta("rules"), None, "in another namespace")
+        self.store.set_meta("rules", None)
+        expect(self.store.get_meta("rules"), None, "what was forgotten")
+
+    def test_counters_add_up(self) -> None:
+        """Whoever adds, and however many at once."""
+        expect(dict(self.store.counters()), {}, "counters of a new store")
+
+        def add() -> None:
+            for _ in range(20):
+                self.store.incr_many({"hits": 1, "b\u00e9 x": 2})
+
+        self.together(*[add] * self.threads)
+        self.store.incr_many({"hits": -1})
+        self.store.incr_many({})
+        expected = {"hits": 20 * self.threads - 1, "bé x": 40 * self.threads}
+        expect(dict(self.store.counters()), expected, "counters")
+        expect(dict(self.store.namespaced("a").counters()), {}, "in another namespace")
 
     # --- scan, stats -------------------------------------------------------------------------------
 

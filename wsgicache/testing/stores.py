@@ -36,6 +36,11 @@ class FailingStore:
         found: tuple[list[Stored | None], Mark] = self._call("get", keys)
         return found
 
+    def mark_of(self, key: str) -> Mark:
+        """See `Store.mark_of`."""
+        mark: Mark = self._call("mark_of", key)
+        return mark
+
     def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
         """See `Store.set`."""
         return bool(self._call("set", key, stored, keep_until, token))
@@ -58,6 +63,33 @@ class FailingStore:
         """See `Store.purges_since`."""
         snapshot: Snapshot = self._call("purges_since", mark)
         return snapshot
+
+    def lease(self, key: str, seconds: float) -> int | None:
+        """See `Store.lease`."""
+        token: int | None = self._call("lease", key, seconds)
+        return token
+
+    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
+        """See `Store.release`."""
+        self._call("release", key, token, unstorable_for)
+
+    def get_meta(self, name: str) -> str | None:
+        """See `Store.get_meta`."""
+        text: str | None = self._call("get_meta", name)
+        return text
+
+    def set_meta(self, name: str, value: str | None) -> None:
+        """See `Store.set_meta`."""
+        self._call("set_meta", name, value)
+
+    def incr_many(self, deltas: Mapping[str, int]) -> None:
+        """See `Store.incr_many`."""
+        self._call("incr_many", deltas)
+
+    def counters(self) -> Mapping[str, int]:
+        """See `Store.counters`."""
+        counters: Mapping[str, int] = self._call("counters")
+        return counters
 
     def scan(self, prefix: str = "") -> Iterator[Stored]:
         """See `Store.scan`."""
