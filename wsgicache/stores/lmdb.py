@@ -111,11 +111,12 @@ class LmdbStore:
 
     # --- transactions ------------------------------------------------------------------------------
 
-    def _write(self, job: Callable[[Work], Result], need: int = 0) -> Result:
+    def _write(self, job: Callable[[Work], Result], need: int = 0, *, insist: bool = False) -> Result:
         """Do something in one write transaction; in a full file once more, when there is room.
 
         Args:
             need: bytes that it is about to write.
+            insist: it may use the reserve, because to leave it undone would be wrong.
         """
         file = self._file
 
@@ -125,7 +126,15 @@ class LmdbStore:
             work.finish()
             return result
 
-        return file.write(run, lambda handle: self._relieve(handle, need))
+        if not insist:
+            return file.write(run, lambda handle: self._relieve(handle, need))
+        try:
+            return file.write(run, lambda handle: self._relieve(handle, need))
+        except StoreError as error:
+            if not isinstance(error.__cause__, lmdb.MapFullError):
+                raise
+            with file.reserve(file.attend()):
+                return file.write(run, _do_nothing)
 
     def _relieve(self, handle: Handle, need: int) -> None:
         """Make room in a full file. What a transaction frees can be used two transactions later."""
@@ -134,18 +143,17 @@ class LmdbStore:
 
         def shrink(handle: Handle, transaction: Any) -> int:
             work = Work(handle, transaction, file.visited, file.map_size)
-            freed = work.shrink(wanted, _CLEARED, time.time())
+            freed = work.shrink(wanted, _CLEARED, time.time()) if work.is_crowded else 0
             work.finish()
             return freed
 
-        with contextlib.suppress(lmdb.Error):
-            handle.env.reader_check()
+        file.outlast_readers(handle)
         for _ in range(8):
-            freed = file.write(shrink, file.grow)
+            freed = file.write(shrink, _do_nothing)
             wanted -= freed
             if wanted <= 0 or not freed:
                 break
-        file.write(lambda handle, transaction: Work(handle, transaction, set(), 0).finish(), file.grow)
+        file.write(lambda handle, transaction: Work(handle, transaction, set(), 0).finish(), _do_nothing)
 
     # --- entries -----------------------------------------------------------------------------------
 
@@ -302,7 +310,7 @@ class LmdbStore:
                     work.drop(name, old)
 
         with contextlib.suppress(StoreError):
-            self._write(forget)
+            self._write(forget, insist=True)
 
     def delete(self, key: str, only: Stored | None = None) -> bool:
         """Forget a key, or only while it holds what was stored, or read, as `only`."""
@@ -323,7 +331,7 @@ class LmdbStore:
             return current
 
         self._memo.forget(key)
-        return self._write(forget)
+        return self._write(forget, insist=True)
 
     def _is(self, work: Work, key: str, raw: bytes, wanted: bytes) -> bool:
         """Whether a record is of the entry with this head, perhaps signed with another of our keys."""
@@ -373,7 +381,7 @@ class LmdbStore:
     def _in_force(self, change: Callable[[Work], tuple[Mark, float]]) -> Mark:
         """Change the journal of the file that every process uses when this returns."""
         for _ in range(4):
-            mark, born = self._write(change)
+            mark, born = self._write(change, insist=True)
             handle = self._file.attend()
             self._file.wait_for_others(born)
             if handle.is_current():
@@ -452,7 +460,7 @@ class LmdbStore:
             else:
                 work.transaction.put(key, value.encode("utf-8", "surrogatepass"), db=work.handle.room)
 
-        self._write(put)
+        self._write(put, insist=True)
 
     def incr_many(self, deltas: Mapping[str, int]) -> None:
         """Add to counters: one transaction."""
@@ -591,6 +599,10 @@ _Found = tuple[str, bytes, bytes, bytes, Stored | None]
 """A key, its name, its record, its body, and what is known to be decoded from them."""
 
 
+def _do_nothing(handle: Handle) -> None:
+    """There is no room to be made."""
+
+
 def _read_body(handle: Handle, transaction: Any, raw: bytes) -> bytes:
     """The body that belongs to a record, copied; what is missing of it makes the checksum differ."""
     try:
@@ -599,7 +611,7 @@ def _read_body(handle: Handle, transaction: Any, raw: bytes) -> bytes:
         return b""
     if head.pieces == 1:
         return transaction.get(piece_name(head.number, 0), b"", db=handle.bodies)  # type: ignore[no-any-return]
-    if head.pieces > -(-head.size // handle.sizes.piece):
+    if head.pieces > head.size // handle.sizes.page + 1:
         return b""
     return b"".join(
         [
@@ -694,7 +706,7 @@ def open_lmdb(url: str, options: StoreOptions) -> LmdbStore:
     directory = Path(os.path.realpath(os.path.expanduser(path)))
     max_bytes = given.get("max_bytes", options.max_bytes)
     if max_bytes < SMALLEST:
-        raise ValueError(f"{url!r}: max_bytes = {max_bytes} is too small; give at least {SMALLEST} (1MiB)")
+        raise ValueError(f"{url!r}: max_bytes = {max_bytes} is too small; give at least {SMALLEST} (4MiB)")
     if directory.exists() and (problem := trouble_with(directory)):
         raise ValueError(f"{url!r}: {problem}")
     try:

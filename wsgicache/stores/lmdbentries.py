@@ -30,11 +30,14 @@ from .lmdbrecords import (
 NEGATIVE_SHARE: Final = 20
 """Negatives get one part in this many of the room for entries."""
 
-_FILLED: Final = 0.8
+_FILLED: Final = 0.75
 """How much of the file entries and journal may take. The rest is for pages that a change frees and cannot
 use again at once."""
 
 _HOUSEKEEPING: Final = 4
+_MOST: Final = 256
+"""How many entries one transaction takes away for another: enough, unless the file was made smaller."""
+
 _PATIENCE: Final = 128
 """How many popular entries the hand may pass in one transaction before it takes one all the same."""
 
@@ -77,6 +80,11 @@ class Work:
         whole = max(0, int(self._map_size * _FILLED) - self.totals.journal)
         share = whole // NEGATIVE_SHARE
         return share if negative else whole - share
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether entries fill most of their room, so that fewer of them would help a full file."""
+        return 2 * sum(self.totals.used) > self.limit(False)
 
     def put(self, name: bytes, head: Head, rest: bytes, stored_head: bytes, pieces: list[bytes]) -> None:
         """Store; what had the name must be gone, and room made. `head.number` is given here."""
@@ -148,8 +156,8 @@ class Work:
             if not self._expire(now):
                 break
         used, limit = self.totals.used, self.limit(negative)
-        while used[negative] + cost > limit:
-            if not self._expire(now) and not self._evict(negative):
+        for _ in range(_MOST):
+            if used[negative] + cost <= limit or not (self._expire(now) or self._evict(negative)):
                 return
 
     def shrink(self, wanted: int, most: int, now: float) -> int:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -42,10 +42,11 @@ Job = Callable[["Handle", Any], Result]
 LOOK: Final = 1.0
 """Seconds between looks whether the file is still the one that others use."""
 
-SMALLEST: Final = 1 << 20
+SMALLEST: Final = 4 << 20
 _READER_CHECK: Final = 10.0
 _TURNS: Final = 4
 _READERS: Final = 1024
+_READERS_WAIT: Final = 0.05
 _VISITED: Final = 65536
 _OLD: Final = 3600.0
 _NAME: Final = re.compile(r"([0-9a-f]{32}|synced)\.([0-9]{1,9})\.mdb(-lock)?\Z")
@@ -171,9 +172,8 @@ class File:
         self.name: Final = f"lmdb://{directory}"
         self.users = 0
         page = mmap.PAGESIZE
-        self._reserve = max(max_bytes // 32, 64 * page)
-        self.map_size: Final = (max_bytes - self._reserve) // page * page
-        """What the file may take; beyond it is a reserve, so that a full file can still be purged."""
+        self.map_size: Final = (max_bytes - max_bytes // 16) // page * page
+        """What pages may take; beyond it is a reserve, so that a full file can still be purged."""
         self.visited: Final[set[bytes]] = set()
         """Names that this process was asked for since the eviction hand last passed them."""
         self.handle: Handle | None = None
@@ -355,8 +355,8 @@ class File:
 
     def _mend(self, handle: Handle, error: lmdb.Error) -> bool:
         """Whether what went wrong may go better the next time."""
-        if isinstance(error, lmdb.MapResizedError):  # another process gave the file more room
-            self._resize(handle, 0)
+        if isinstance(error, lmdb.MapResizedError):
+            self._adopt(handle)
             return True
         if isinstance(error, lmdb.ReadersFullError):
             self._check_readers(handle)
@@ -367,12 +367,43 @@ class File:
         with self._writing:  # who closes the file, or gives it more room, holds this
             return self.handle is not handle or isinstance(error, lmdb.BadTxnError) or _is_invalid(error)
 
-    def grow(self, handle: Handle) -> None:
-        """Let a full file have its reserve too."""
-        self._resize(handle, self.map_size + self._reserve // mmap.PAGESIZE * mmap.PAGESIZE)
+    def outlast_readers(self, handle: Handle) -> None:
+        """Wait a moment for those who still read what is out of date: until then its pages are not free.
+
+        A thread that has to wait for Python's own lock in the middle of a transaction is enough to fill a
+        small file that others write to.
+        """
+        with contextlib.suppress(lmdb.Error):
+            handle.env.reader_check()
+            newest = handle.env.info()["last_txnid"]
+            deadline = time.monotonic() + _READERS_WAIT
+            while min(_read_by_others(handle.env.readers()), default=newest) < newest:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.001)
+
+    @contextlib.contextmanager
+    def reserve(self, handle: Handle) -> Iterator[None]:
+        """Let a full file have its reserve too, for as long as this lasts."""
+        with self._writing:
+            self._resize(handle, self.max_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
+            try:
+                yield
+            finally:
+                self._resize(handle, self.map_size)
+
+    def _adopt(self, handle: Handle) -> None:
+        """Another process gave the file more room: because it may, or out of the reserve."""
+        with self._writing:
+            self._resize(handle, 0)
+            with contextlib.suppress(lmdb.Error):
+                if handle.env.info()["map_size"] > self.max_bytes:
+                    return
+            self._resize(handle, self.map_size)
 
     def _resize(self, handle: Handle, size: int) -> None:
-        with self._writing, contextlib.suppress(lmdb.Error):  # it was closed, and will be opened anew
+        """Change the map; it never becomes smaller than what is used."""
+        with contextlib.suppress(lmdb.Error):  # it was closed, and will be opened anew
             handle.env.set_mapsize(size)
 
     def renew(self, handle: Handle) -> None:
@@ -427,6 +458,12 @@ class File:
         else:
             self._lock.release()
             self._writing.release()
+
+
+def _read_by_others(listed: str) -> list[int]:
+    """The states of the file that somebody reads, from LMDB's list of readers."""
+    words = [line.split() for line in listed.splitlines()[1:]]
+    return [int(line[-1]) for line in words if line and line[-1].isdecimal()]
 
 
 def _is_invalid(error: lmdb.Error) -> bool:

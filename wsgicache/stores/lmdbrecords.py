@@ -116,7 +116,7 @@ class Sizes:
 
     def __init__(self, page: int) -> None:
         self.page: Final = page
-        self.piece: Final = 8 * page - 16
+        self.piece: Final = 4 * page - 16
         """Bytes of a piece of a body: few pages in a row, which are found also where free ones lie
         scattered."""
         self._inline = page // 2 - 40

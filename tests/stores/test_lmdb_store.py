@@ -1,0 +1,407 @@
+"""The LMDB store in one process: hits, eviction, bounds, restarts."""
+
+import random
+import time
+
+import pytest
+
+lmdb = pytest.importorskip("lmdb")
+
+import lmdb_helpers as helpers
+from lmdb_helpers import body_of, counts_agree, entry, open_lmdb, put, slot_of
+
+from wsgicache.codec import encode_mark
+from wsgicache.entry import Variants
+from wsgicache.journal import Kind, Purge, PurgeIndex, Verdict
+from wsgicache.stores import StoreError, lmdbfile, lmdbjournal
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def store(directory):
+    store = open_lmdb(directory)
+    yield store
+    store.close()
+
+
+def other_slot(store, key):
+    """A page that is popular: this process was asked for it."""
+    slot = slot_of(store, key)
+    assert store.confirm(slot)
+    return slot
+
+
+# --- confirm ----------------------------------------------------------------------------------------
+
+
+def test_a_hit_is_confirmed_with_the_mark_as_it_is_stored(store):
+    put(store)
+    slot = slot_of(store)
+    assert slot.mark == encode_mark(store.mark_of("/a"))
+    assert [store.confirm(slot) for _ in range(3)] == [slot.mark] * 3
+
+
+def test_a_change_elsewhere_in_the_file_is_no_change_of_the_page(store):
+    put(store)
+    slot = slot_of(store)
+    put(store, "/b")
+    store.incr_many({"hits": 1})
+    assert store.confirm(slot) == slot.mark
+    assert store.peek("/a") is slot
+
+
+def test_a_purge_moves_the_mark(store):
+    put(store)
+    slot = slot_of(store)
+    moved = store.append([Purge(Kind.URL, "p/b")], 1.0)
+    assert store.confirm(slot) == encode_mark(moved) != slot.mark
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted", "cleared", "expired"])
+def test_what_is_not_stored_any_more_is_not_confirmed(store, change, monkeypatch):
+    put(store)
+    slot = slot_of(store)
+    if change == "replaced":
+        put(store, body=b"other")
+    elif change == "deleted":
+        store.delete("/a")
+    elif change == "cleared":
+        store.clear()
+    else:
+        later = time.time() + 7200
+        monkeypatch.setattr(time, "time", lambda: later)
+        put(store, "/b")  # whoever stores clears away what is over
+    assert store.confirm(slot) is None
+    assert store.peek("/a") is None
+
+
+def test_the_same_page_stored_again_is_another_record(store):
+    same = entry(store)
+    store.set("/a", same, time.time() + 3600)
+    slot = slot_of(store)
+    store.set("/a", same, time.time() + 3600)
+    assert store.confirm(slot) is None
+    assert body_of(store) == b"body"
+
+
+def test_what_does_not_fit_the_memo_takes_the_long_way(directory):
+    store = open_lmdb(directory, memo_bytes=0)
+    put(store, body=b"x" * 100_000)
+    assert body_of(store) == b"x" * 100_000
+    assert store.peek("/a") is None
+    store.close()
+
+
+def test_a_body_is_read_once(store):
+    put(store, body=b"x" * 100_000)
+    first = store.get(["/a"])[0][0]
+    put(store, "/b")
+    assert store.get(["/a"])[0][0] is first
+
+
+# --- DSK-02, DSK-05 ---------------------------------------------------------------------------------
+
+
+def test_dsk_02_one_handle_for_all_who_open_a_path(directory, store):
+    put(store)
+    other = open_lmdb(directory.parent / "." / "cache")
+    assert body_of(other) == b"body"
+    assert other._file is store._file
+    other.close()
+    other.close()
+    assert body_of(store) == b"body"
+
+
+def test_dsk_02_two_sizes_in_one_process_are_a_mistake(directory, store):
+    with pytest.raises(ValueError, match="8000000; give both the same"):
+        open_lmdb(directory, 9_000_000)
+    store.close()
+    other = open_lmdb(directory, 9_000_000)
+    assert put(other)
+    other.close()
+
+
+def test_a_closed_store_opens_again(store):
+    put(store)
+    store.close()
+    assert store._file.handle is None
+    assert body_of(store) == b"body"
+    store._file.renew(store._file.handle)
+
+
+def readers(store):
+    """Transactions that hold on to old pages."""
+    lines = store._file.attend().env.readers().splitlines()[1:]
+    return [line for line in lines if line.split() and line.split()[-1] != "-"]
+
+
+def test_dsk_05_no_transaction_is_open_between_calls(directory):
+    store = open_lmdb(directory, memo_bytes=0)
+    for number in range(40):
+        put(store, f"/{number}", b"x" * 20_000)
+    found = store.get(["/1", "/2"])
+    scan = store.scan()
+    assert next(scan)
+    store.purges_since(None)
+    store.lease("/1", 60)
+    assert readers(store) == []
+    for _ in range(20):  # what a client still reads is a copy: other pages may take its place
+        for number in range(40):
+            put(store, f"/{number}", b"y" * 20_000)
+    assert {found[0][0].body, found[0][1].body} == {b"x" * 20_000}
+    assert len(list(scan)) > 0
+    store.close()
+
+
+def test_slots_of_a_reader_that_was_confirmed_hold_nothing(store):
+    put(store)
+    slot = slot_of(store)
+    store.confirm(slot)
+    put(store)
+    store.confirm(slot)
+    assert readers(store) == []
+
+
+# --- eviction ---------------------------------------------------------------------------------------
+
+
+def test_what_nobody_asks_for_goes_first(store):
+    for number in range(20):
+        put(store, f"/popular/{number}", b"x" * 10_000)
+    for turn in range(40):
+        for number in range(20):
+            other_slot(store, f"/popular/{number}")
+        for number in range(50):
+            assert put(store, f"/scan/{turn}/{number}", b"x" * 10_000)
+    assert [body_of(store, f"/popular/{number}") is not None for number in range(20)] == [True] * 20
+    assert store.stats()["evicted"] > 1000
+    counts_agree(store)
+
+
+def test_a_hit_writes_nothing(store):
+    put(store)
+    slot = slot_of(store)
+    before = store._file.attend().env.info()["last_txnid"]
+    for _ in range(100):
+        store.confirm(slot)
+        store.get(["/a"])
+    assert store._file.attend().env.info()["last_txnid"] == before
+
+
+def test_negatives_have_a_budget_of_their_own(store):
+    for number in range(50):
+        put(store, f"/page/{number}", b"x" * 4000)
+    for number in range(3000):
+        put(store, f"/scan/{number}", b"Not Found" * 50, status="404 Not Found", negative=True)
+    stats = store.stats()
+    assert stats["negative_bytes"] < 8_000_000 // 20
+    assert [body_of(store, f"/page/{number}") is not None for number in range(50)] == [True] * 50
+    counts_agree(store)
+
+
+def test_what_is_over_goes_before_what_is_not(store, monkeypatch):
+    for number in range(100):
+        put(store, f"/old/{number}", b"x" * 10_000, keep=10 if number % 2 else 3600)
+    later = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    for number in range(100):
+        put(store, f"/new/{number}", b"x" * 10_000)
+    left = [body_of(store, f"/old/{number}") is not None for number in range(100)]
+    assert left == [True, False] * 50
+    assert store.stats()["evicted"] == 0
+    counts_agree(store)
+
+
+def test_what_is_refused_for_its_size_leaves_nothing_older(store):
+    put(store)
+    assert not put(store, body=b"x" * 7_000_000)
+    assert body_of(store) is None
+    counts_agree(store)
+
+
+def test_deleting_gives_back_all_that_it_took(store):
+    empty = store.stats()["bytes"]
+    for size in (0, 1, 2000, 4096, 100_000, 1_000_000):
+        put(store, f"/{size}", b"x" * size)
+    assert counts_agree(store) == 6
+    for size in (0, 1, 2000, 4096, 100_000, 1_000_000):
+        assert store.delete(f"/{size}")
+    assert counts_agree(store) == 0
+    assert store.stats()["bytes"] == empty
+
+
+# --- the bound --------------------------------------------------------------------------------------
+
+
+def test_a_days_churn_stays_within_the_bound(directory):
+    """Sizes from bytes to megabytes, deaths of all kinds, purges: fragments are what fills a file."""
+    dice = random.Random(5)
+    store = open_lmdb(directory, memo_bytes=100_000)
+    refused = failed = 0
+    for turn in range(12_000):
+        key = f"/{int(3000 * dice.random() ** 3)}"
+        if store.get([key])[0][0] is not None:
+            continue
+        body = bytes([turn % 251]) * min(1_000_000, int(dice.lognormvariate(8.5, 1.3)))
+        try:
+            refused += not put(store, key, body, keep=dice.choice([3600.0, 1.0]), negative=dice.random() < 0.05)
+        except StoreError:
+            failed += 1
+        if turn % 50 == 0:
+            store.append([Purge(Kind.URL, key)], 1.0)
+        if turn % 97 == 0:
+            store.delete(key)
+        if turn % 500 == 0:
+            assert store.stats()["file_bytes"] <= 8_000_000
+    assert store.stats()["file_bytes"] <= 8_000_000
+    assert store.stats()["evicted"] > 1000  # it was full many times over
+    assert failed <= 3
+    assert refused <= 20
+    counts_agree(store)
+    store.close()
+
+
+def test_the_journal_takes_its_part_of_the_file_at_most(directory):
+    store = open_lmdb(directory, 4 << 20)
+    start = store.mark_of("/a")
+    for number in range(60):
+        store.append([Purge(Kind.GROUP, f"{number}/{i}/" + "x" * 200) for i in range(100)], 1.0)
+    snapshot = store.purges_since(start)
+    assert 1000 < len(snapshot.records) < 6000
+    assert snapshot.floor == 6000 - len(snapshot.records)
+    assert put(store)
+    assert store.stats()["file_bytes"] <= 4 << 20
+    store.close()
+
+
+def test_leases_that_have_ended_are_cleared_away(store, monkeypatch):
+    monkeypatch.setattr("wsgicache.stores.lmdb._LEASES", 100)
+    for number in range(1000):
+        assert store.lease(f"/{number}", 0.0)
+    handle = store._file.attend()
+    with handle.env.begin() as transaction:
+        assert transaction.stat(handle.leases)["entries"] <= 120
+
+
+# --- restarts ---------------------------------------------------------------------------------------
+
+
+def test_what_was_stored_survives_a_restart(directory, store):
+    put(store)
+    store.append([Purge(Kind.URL, "p/b", soft=True)], 2.0)
+    mark = store.mark_of("/a")
+    store.set_meta("rules", "text")
+    store.incr_many({"hits": 3})
+    token = store.lease("/b", 60)
+    store.close()
+    again = open_lmdb(directory)
+    assert body_of(again) == b"body"
+    assert again.mark_of("/a") == mark
+    assert [(r.seq, r.target, r.soft, r.at) for r in again.purges_since(None).records] == [(1, "p/b", True, 2.0)]
+    assert again.purges_since(mark).whole is False
+    assert (again.get_meta("rules"), dict(again.counters())) == ("text", {"hits": 3})
+    assert again.lease("/b", 60) is None
+    again.release("/b", token)
+    assert again.lease("/b", 60) > token
+    again.close()
+
+
+def test_what_an_interrupted_clear_left_is_not_seen_and_goes(store, monkeypatch):
+    for number in range(30):
+        put(store, f"/{number}")
+    store.append([Purge(Kind.URL, f"p/{number}") for number in range(30)], 1.0)
+    monkeypatch.setattr(type(store), "_clear_some", lambda self, work, mark, after: None)
+    store.clear()
+    assert store.get(["/1", "/2"])[0] == [None, None]
+    assert list(store.scan()) == []
+    assert store.delete("/3") is False
+    assert put(store, "/4", b"new")
+    assert body_of(store, "/4") == b"new"
+    monkeypatch.undo()
+    store.clear()
+    assert counts_agree(store) == 0
+    with store._file.handle.env.begin() as transaction:
+        assert transaction.stat(store._file.handle.journal)["entries"] == 0
+    assert store.stats()["entries"] == 0
+
+
+def test_clear_takes_few_entries_a_transaction(store, monkeypatch):
+    monkeypatch.setattr("wsgicache.stores.lmdb._CLEARED", 7)
+    part = store.namespaced("part")
+    for number in range(50):
+        put(store, f"/{number}")
+        put(part, f"/{number}")
+    store.append([Purge(Kind.URL, f"p/{number}") for number in range(50)], 1.0)
+    store.clear()
+    assert counts_agree(store) == 50
+    assert len(list(part.scan())) == 50
+
+
+def test_a_record_of_varying_fields_does_not_survive_a_clear(store):
+    store.set("/v", Variants("/v", ("accept",), ("/v\1-",), time.time() + 300), time.time() + 300)
+    assert store.get(["/v"])[0][0] is not None
+    store.clear()
+    assert store.get(["/v"])[0] == [None]
+
+
+# --- the journal ------------------------------------------------------------------------------------
+
+
+def test_a_mark_of_long_ago_is_another_history(store, monkeypatch):
+    monkeypatch.setattr(lmdbjournal, "NONCES", 10)
+    marks = [store.append([Purge(Kind.URL, "p/a")], 1.0) for _ in range(30)]
+    assert [store.purges_since(mark).whole for mark in marks] == [True] * 19 + [False] * 11
+    handle = store._file.attend()
+    with handle.env.begin() as transaction:  # a record, a target, ten nonces
+        assert transaction.stat(handle.journal)["entries"] <= 13
+
+
+def test_a_url_written_to_all_day_takes_one_line(store):
+    born = store.mark_of("/a")
+    for _ in range(500):
+        store.append([Purge(Kind.URL, "p/a")], 1.0)
+    assert [record.seq for record in store.purges_since(None).records] == [500]
+    index = PurgeIndex()
+    index.follow(store.purges_since(None))
+    assert index.verdict(born, "/b\0\0example.com\0http", ()) is Verdict.VALID
+
+
+def test_a_page_that_does_not_exist_any_more_is_looked_for_at_once(directory, store, monkeypatch):
+    """The directory was removed under a running process: within a second it makes a new one."""
+    put(store)
+    slot = slot_of(store)
+    for file in directory.iterdir():
+        file.unlink()
+    monkeypatch.setattr(store._file, "due", 0.0)
+    assert store.confirm(slot) is None
+    assert body_of(store) is None
+    assert put(store)
+    assert helpers.ping(store) == next(directory.glob("*.mdb")).stat().st_ino
+
+
+def test_a_purge_reaches_the_file_that_a_newcomer_opens(directory, store):
+    """Even where this process has not noticed yet that its own was removed."""
+    before = store.mark_of("/a")
+    for file in directory.iterdir():
+        file.unlink()
+    mark = store.append([Purge(Kind.ALL, "")], 1.0)
+    assert mark.epoch != before.epoch
+    assert helpers.ping(store) == next(directory.glob("*.mdb")).stat().st_ino
+    assert store.mark_of("/a") == mark
+
+
+def test_the_timer_is_looked_at_by_hits(store, monkeypatch):
+    put(store)
+    slot = slot_of(store)
+    store.confirm(slot)
+    looks = []
+    monkeypatch.setattr(lmdbfile.Handle, "is_current", lambda self: looks.append(1) or True)
+    store.confirm(slot)
+    assert looks == []
+    store._file.due = 0.0
+    assert store.confirm(slot)
+    assert looks == [1]
