@@ -41,6 +41,7 @@ class Flight:
         "followers",
         "handed_over_at",
         "key",
+        "lease",
         "owner",
         "state",
         "token",
@@ -56,6 +57,8 @@ class Flight:
         self.followers = 0
         self.handed_over_at: float | None = None
         self.changed: threading.Condition | None = None
+        self.lease: object | None = None
+        """What the leader holds so that other processes wait for it too."""
 
 
 class Boarding(Enum):

@@ -87,7 +87,7 @@ class Fill:
         self.found = found
         self.flight = flight
         self.hints = hints
-        self.token = flight.token if flight is not None else engine.collapse.token()
+        self.token = engine.token_for(flight)
         self.asked = engine.clock.wall()
         self.background = False
         """No visitor waits: the outcome is a refresh's, not a request's."""
@@ -169,7 +169,7 @@ class Fill:
         if reason is Reason.NOT_STORED_RACED:
             self.failed()  # what came meanwhile may answer them
         else:
-            self._release()
+            self._release(marked=reason not in _SAYS_NOTHING_OF_THE_PAGE)
 
     def _forget_what_was_found(self, reason: Reason) -> None:
         """The app says of the page itself that it is not to be stored, or is gone: its stale windows end."""
@@ -325,7 +325,7 @@ class Fill:
         self.outcome.ttl = entry.ttl(self.engine.clock.wall())
         self.engine.markers.unset(self.admission.key)
         if self.flight is not None:
-            self.engine.collapse.land(self.flight, entry)
+            self.engine.land(self.flight, entry)
 
     def too_large(self) -> None:
         """The body went past `max_body_bytes`: it streams on, unstored."""
@@ -346,19 +346,19 @@ class Fill:
         """Whether somebody waits for the answer."""
         return self.flight is not None and self.flight.followers > 0
 
-    def _release(self) -> None:
+    def _release(self, *, marked: bool) -> None:
         if self.flight is not None:
-            self.engine.collapse.release(self.flight)
+            self.engine.release(self.flight, marked=marked)
 
     def gave_stale(self) -> None:
         """The app failed and the stale entry answered: those who wait may have it too."""
         if self.flight is not None:
-            self.engine.collapse.give_stale(self.flight)
+            self.engine.give_stale(self.flight)
 
     def failed(self) -> None:
         """There is nothing to share: one of those who wait asks the app itself."""
         if self.flight is not None:
-            self.engine.collapse.fail(self.flight)
+            self.engine.fail(self.flight)
 
     def end(self) -> None:
         """Whatever happened: nobody waits any more, and the outcome is counted, once."""

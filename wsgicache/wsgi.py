@@ -6,7 +6,7 @@ import hmac
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Final
 
 from .answer import answer
@@ -29,6 +29,7 @@ from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
+from .leases import pauses
 from .outcome import Outcome, Reason
 from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
 from .ready import AGES
@@ -51,8 +52,8 @@ class Middleware:
         settings = engine.settings
         self._enabled = settings.enabled
         # Any, because the hit path must not pay for telling mypy what an armed slot always has.
-        self._peek: Any = engine.peek
-        if engine.peek is None or not settings.enabled or settings.log:
+        self._peek: Any = engine.recall
+        if engine.recall is None or not settings.enabled or settings.log:
             self._peek = _peek_nothing
         self._clock = engine.clock
         self._steady = engine.clock.steady
@@ -60,7 +61,7 @@ class Middleware:
         self._unusual = UNUSUAL | (
             {"HTTP_CACHE_CONTROL", "HTTP_PRAGMA"} if settings.profile == "rfc" else frozenset()
         )
-        self._warned_of_processes = engine.peek is None
+        self._warned_of_processes = engine.peek is None or engine.shared
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request: the hit path.
@@ -373,6 +374,8 @@ class Middleware:
         deadline = perf_counter() + self.engine.settings.wait_timeout
         for _ in range(_MAX_ROUNDS):
             boarding, flight, detail = self._board(admission, found)
+            if flight is not None and boarding is Boarding.LEAD and self.engine.shared:
+                return self._queue_elsewhere(admission, found, flight, deadline)
             if boarding is not Boarding.FOLLOW or flight is None:
                 return found, None, flight, detail
             state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
@@ -391,12 +394,45 @@ class Middleware:
                 return found, None, None, None  # stored, but fit for nobody else: all go at once
         return found, None, None, None
 
+    def _queue_elsewhere(
+        self, admission: Admission, found: Found, flight: Flight, deadline: float
+    ) -> tuple[Found, Entry | None, Flight | None, Reason | None]:
+        """Wait behind the other processes that share the store; those of this one wait for our flight.
+
+        Returns what `_queue` returns.
+        """
+        engine = self.engine
+        try:
+            for pause in pauses():
+                token = engine.leases.take(flight, found.follower.store)
+                newest = engine.look_up(admission)  # between the last look and the lease it may have come
+                if newest.reason is Reason.HIT and newest.entry is not None:
+                    engine.land(flight, newest.entry)
+                    return found, newest.entry, None, None
+                if newest.reason.is_hit:
+                    engine.fail(flight)
+                    return newest, None, None, None
+                if newest.reason is not Reason.STORE_DOWN:
+                    found = newest
+                if token == 0:
+                    engine.release(flight, marked=False)
+                    return found, None, None, Reason.MISS_MARKER
+                if token is not None:
+                    return found, None, flight, None
+                if perf_counter() >= deadline:
+                    return found, None, flight, Reason.COLLAPSE_TIMEOUT
+                sleep(pause)
+        except BaseException:
+            engine.fail(flight)
+            raise
+        raise AssertionError("pauses never end")
+
     def _new_fill(self, admission: Admission, found: Found, flight: Flight | None, hints: Hints) -> Fill:
         try:
             return Fill(self.engine, admission, found, flight, hints)
         except BaseException:
             if flight is not None:
-                self.engine.collapse.fail(flight)
+                self.engine.fail(flight)
             raise
 
     def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Flight | None, Reason | None]:
@@ -510,7 +546,10 @@ class Middleware:
             return True
         covered = engine.covered(admission.key, _groups_of(found))
         boarding, flight = engine.collapse.board(found.key, found.mark, covered)
-        if boarding is not Boarding.LEAD:
+        if boarding is not Boarding.LEAD or flight is None:
+            return True
+        if engine.shared and engine.leases.take(flight, found.follower.store) is None:
+            engine.fail(flight)  # another process refreshes it
             return True
         fill = self._new_fill(admission, found, flight, hints)
         fill.background = True

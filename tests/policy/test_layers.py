@@ -17,10 +17,14 @@ LAYERS = {
     "0 words": ["outcome", "fields"],
     "1 core": [
         "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
-        "options", "profile", "plan", "facts", "policy", "answer", "tokens", "cookiepass", "hints",
+        "options", "profile", "plan", "facts", "policy", "invalidation", "answer", "tokens", "cookiepass",
+        "hints",
     ],
     "2 stores": ["stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker"],
-    "3 engine": ["clock", "collapse", "background", "observe", "engine", "fill", "config", "explain"],
+    "3 engine": [
+        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "switches", "engine",
+        "fill", "config", "explain", "purge",
+    ],
     "4 adapter": ["capture", "wsgi"],
     "5 faces": ["cache", "paste"],
     "6 the front door and what tests need": [

@@ -1,0 +1,135 @@
+"""One journal followed: a store, and what this process knows of its purges.
+
+Whoever reads from the store reads its mark too, and the index is brought up to that mark before anything is
+judged by it. A store with several journals (a cluster) is followed part by part.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from .codec import decode_mark, encode_mark
+from .entry import Entry, Stored
+from .journal import Kind, Mark, Purge, PurgeIndex, Verdict, short
+from .ready import ALWAYS, Trust
+from .stores import Store
+from .stores.memo import MemoSlot
+from .stores.sieve import Slot
+
+Look = Callable[[str], Slot | None]
+
+
+class Follower:
+    """A store with one journal, and this process's index of it.
+
+    Args:
+        store: the store, or one part of it.
+        meta_changed: called with the names of what changed beside the journal, or with None where anything
+            may have; outside any lock.
+    """
+
+    def __init__(self, store: Store, meta_changed: Callable[[frozenset[str] | None], None]) -> None:
+        self.store: Final = store
+        self.shared: Final = bool(getattr(store, "shared", False))
+        self.trust: Final[Trust] = getattr(store, "trust", None) or ALWAYS
+        self.peek: Final[Look | None] = getattr(store, "peek", None)
+        """What this process holds of a key."""
+        # Any, because the hit path must not pay for telling mypy what a store that confirms always has.
+        self._peek: Final[Any] = self.peek
+        self._confirm: Final[Any] = getattr(store, "confirm", None)
+        self.recall: Final[Look | None] = self.peek if self._confirm is None else self._recall
+        """What the hit path may serve of a key, if it is armed."""
+        self._meta_changed = meta_changed
+        self._index = PurgeIndex()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock does not exist."""
+        self._lock = threading.Lock()
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
+        """What is stored under each key, after the journal was followed to the mark that came with it."""
+        stored, mark = self.store.get(keys)
+        self.follow(mark)
+        return stored, mark
+
+    def follow_now(self, key: str) -> None:
+        """Follow the journal to where it stands."""
+        self.follow(self.store.mark_of(key))
+
+    def follow(self, mark: Mark) -> None:
+        """Bring the index up to a mark that was just read."""
+        if self._index.mark == mark:
+            return
+        with self._lock:
+            known = self._index.mark
+            if known == mark:
+                return
+            snapshot = self.store.purges_since(known)
+            self._index.follow(snapshot)
+        if snapshot.whole:
+            self._meta_changed(None)
+            return
+        changed = frozenset([record.target for record in snapshot.records if record.kind is Kind.META])
+        if changed:
+            self._meta_changed(changed)
+
+    def _recall(self, key: str) -> Slot | None:
+        """What this process has decoded of a key, confirmed by the store in one round trip.
+
+        A record of varying fields is only a hint where to look, so it is not asked about.
+        """
+        slot = self._peek(key)
+        if slot is None or slot.ready is None:
+            return None
+        if slot.ready.keys is None:
+            mark = self._confirm(slot)
+            if mark is None or (mark != slot.mark and not self._holds(slot, mark)):
+                return None
+        return slot  # type: ignore[no-any-return]
+
+    def _holds(self, slot: Any, mark: bytes) -> bool:
+        """Whether an armed slot is still valid although the journal moved."""
+        self.follow(decode_mark(mark))
+        if self.verdict(slot.stored) is not Verdict.VALID:
+            return False
+        slot.mark = mark
+        return True
+
+    def judged_at(self, slot: Slot, mark: Mark | None) -> None:
+        """Note at which mark the entry in a slot was found valid, where that will be confirmed."""
+        if isinstance(slot, MemoSlot) and mark is not None:
+            slot.mark = encode_mark(mark)
+
+    # --- judging -----------------------------------------------------------------------------------
+
+    def verdict(self, entry: Entry) -> Verdict:
+        """What the journal, as this process knows it, says of an entry."""
+        return self._index.verdict(entry.born, entry.key, entry.terms.groups)
+
+    def covers(self, born: Mark, key: str, groups: Sequence[str] = ()) -> bool:
+        """Whether a key was purged, hard or soft, since a mark."""
+        return self._index.verdict(born, key, groups) is not Verdict.VALID
+
+    # --- purging -----------------------------------------------------------------------------------
+
+    def append(self, purges: Iterable[Purge], at: float) -> Mark:
+        """Write purges to the journal; in force when this returns. Raises what the store raises."""
+        bounded = [purge._replace(target=short(purge.target)) for purge in purges]
+        return self.store.append(bounded, at)
+
+    def last(self, purges: Iterable[Purge]) -> list[int]:
+        """The numbers of the last purges of the same targets, 0 where there were none."""
+        with self._lock:
+            self._index.follow(self.store.purges_since(self._index.mark))
+        return [self._index.last(purge) for purge in purges]
+
+    def settle(self) -> None:
+        """Return when every process that holds copies has followed the journal to here, or cannot serve."""
+        settle = getattr(self.store, "settle", None)
+        if settle is not None:
+            settle()
