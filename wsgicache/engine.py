@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from .background import Refresher
 from .clock import Clock
@@ -19,7 +19,7 @@ from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look
 from .invalidation import invalidations
-from .journal import Mark, Purge, Verdict
+from .journal import Kind, Mark, Purge, Verdict
 from .key import search_key, selectors, variant_key, varying_values
 from .leases import Leases
 from .observe import Observer
@@ -82,8 +82,8 @@ class Engine:
         """Whether other processes see the same entries."""
         self.peek: Final[Look | None] = self._by_part([follower.peek for follower in self.followers])
         """What this process holds of a key."""
-        self.recall: Final[Look | None] = self._by_part([follower.recall for follower in self.followers])
-        """What the hit path may serve of a key, if it is armed."""
+        self.confirm: Final[Callable[[Any], bool] | None] = self._confirm_by_part()
+        """Whether the store still holds what an armed slot does; None: there is no need to ask."""
         self.clock: Final = Clock(settings.clock, self._stepped_back)
         self.collapse: Final = Collapse(settings.max_followers, settings.slow_client_grace)
         self.leases: Final = Leases(settings.lease, self._store_failed)
@@ -116,6 +116,13 @@ class Engine:
         alike = [look for look in looks if look is not None]
         return lambda key: alike[part_of(key)](key)
 
+    def _confirm_by_part(self) -> Callable[[Any], bool] | None:
+        confirms = [follower.confirm for follower in self.followers if follower.confirm is not None]
+        part_of = self._part_of
+        if part_of is None or not confirms:
+            return confirms[0] if confirms else None
+        return lambda slot: confirms[part_of(slot.key)](slot)
+
     def follower_of(self, key: str) -> Follower:
         """The part of the store that a key belongs to."""
         return self.followers[0 if self._part_of is None else self._part_of(key)]
@@ -145,9 +152,12 @@ class Engine:
                 self._store_failed(error)
 
     def _stepped_back(self) -> None:
-        """The wall clock went back: what this process holds looks younger than it is (TIM-01)."""
-        self.observer.warn_once("clock", "the wall clock went back; the memory store starts again")
-        if self.peek is not None and not self.shared:
+        """The wall clock went back: what was stored before looks younger than it is (TIM-01)."""
+        if self.shared:  # others may have stored it, and this process cannot tell what
+            self.observer.warn_once("clock", "the wall clock went back; what is stored counts as stale")
+            self._purge_or_owe([Purge(Kind.ALL, "", soft=True)])
+        elif self.peek is not None:
+            self.observer.warn_once("clock", "the wall clock went back; the memory store starts again")
             self.store.clear()
 
     # --- look up -----------------------------------------------------------------------------------
@@ -428,8 +438,11 @@ class Engine:
         `Cache-Group-Invalidation` too (RFC 9875 §3). Other origins are never touched.
         """
         purges = list(invalidations(admission, head))
-        if not purges:
-            return
+        if purges:
+            self._purge_or_owe(purges)
+
+    def _purge_or_owe(self, purges: Sequence[Purge]) -> None:
+        """Write purges that nobody waits for: where the store is down, as soon as it answers."""
         try:
             self.append(purges)
         except Exception as error:

@@ -36,11 +36,10 @@ class Follower:
         self.trust: Final[Trust] = getattr(store, "trust", None) or ALWAYS
         self.peek: Final[Look | None] = getattr(store, "peek", None)
         """What this process holds of a key."""
-        # Any, because the hit path must not pay for telling mypy what a store that confirms always has.
-        self._peek: Final[Any] = self.peek
-        self._confirm: Final[Any] = getattr(store, "confirm", None)
-        self.recall: Final[Look | None] = self.peek if self._confirm is None else self._recall
-        """What the hit path may serve of a key, if it is armed."""
+        ask: Callable[[Any], bytes | None] | None = getattr(store, "confirm", None)
+        self.confirm: Final[Callable[[Any], bool] | None] = None if ask is None else self._confirmed
+        """Whether the store still holds what an armed slot does, and it is valid; None: no need to ask."""
+        self._ask: Final[Any] = ask
         self._meta_changed = meta_changed
         self._index = PurgeIndex()
         self.after_fork()
@@ -78,24 +77,16 @@ class Follower:
         if changed:
             self._meta_changed(changed)
 
-    def _recall(self, key: str) -> Slot | None:
-        """What this process has decoded of a key, confirmed by the store in one round trip.
+    def _confirmed(self, slot: MemoSlot) -> bool:
+        """One round trip, unless the journal moved."""
+        mark = self._ask(slot)
+        return mark is not None and (mark == slot.mark or self._holds(slot, mark))
 
-        A record of varying fields is only a hint where to look, so it is not asked about.
-        """
-        slot = self._peek(key)
-        if slot is None or slot.ready is None:
-            return None
-        if slot.ready.keys is None:
-            mark = self._confirm(slot)
-            if mark is None or (mark != slot.mark and not self._holds(slot, mark)):
-                return None
-        return slot  # type: ignore[no-any-return]
-
-    def _holds(self, slot: Any, mark: bytes) -> bool:
+    def _holds(self, slot: MemoSlot, mark: bytes) -> bool:
         """Whether an armed slot is still valid although the journal moved."""
         self.follow(decode_mark(mark))
-        if self.verdict(slot.stored) is not Verdict.VALID:
+        stored = slot.stored
+        if not isinstance(stored, Entry) or self.verdict(stored) is not Verdict.VALID:
             return False
         slot.mark = mark
         return True

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from .journal import Kind, Purge
+
+_ALL: Final = Purge(Kind.ALL, "")
 
 
 class Owed:
@@ -28,8 +31,8 @@ class Owed:
         """Owe some more; where they are too many, everything is to be purged."""
         with self._lock:
             self._purges.update(dict.fromkeys(purges))
-            if len(self._purges) > self._limit:
-                self._purges = {Purge(Kind.ALL, ""): None}
+            if len(self._purges) > self._limit or _ALL in self._purges:
+                self._purges = {_ALL: None}
 
     def pay(self, append: Callable[[Sequence[Purge]], None]) -> None:
         """Write what is owed, while others wait: they must not read from the store before.

@@ -52,8 +52,9 @@ class Middleware:
         settings = engine.settings
         self._enabled = settings.enabled
         # Any, because the hit path must not pay for telling mypy what an armed slot always has.
-        self._peek: Any = engine.recall
-        if engine.recall is None or not settings.enabled or settings.log:
+        self._peek: Any = engine.peek
+        self._confirm = engine.confirm
+        if engine.peek is None or not settings.enabled or settings.log:
             self._peek = _peek_nothing
         self._clock = engine.clock
         self._steady = engine.clock.steady
@@ -108,6 +109,8 @@ class Middleware:
                     else:
                         self._clock.check(now)
                         sent = ready.head_at(now)
+                    if self._confirm is not None and not self._confirm(slot):
+                        sent = None  # others replaced it, or purged it
         except Exception:
             sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
