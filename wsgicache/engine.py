@@ -32,6 +32,7 @@ from .profile import PROFILES
 from .ready import ReadyVariants, ready
 from .rules import RuleSet
 from .search import search_rules
+from .sharing import SITE, SharedCounts, describe
 from .stores import Store, StoreOptions, open_store
 from .stores.sieve import Slot
 from .switches import Switches
@@ -71,7 +72,7 @@ class Engine:
     def __init__(self, settings: Settings, rules: RuleSet) -> None:
         self.settings: Final = settings
         self.rules: Final = rules
-        self.plans: Final[Sequence[Plan]] = plans_for(settings, rules)
+        self.plans: Final[tuple[Plan, ...]] = plans_for(settings, rules)
         self.observer: Final = Observer(settings.log)
         self.store: Final[Store] = _store_from(settings).namespaced(settings.namespace)
         self.switches: Final = Switches(rules)
@@ -100,8 +101,11 @@ class Engine:
         self._variants_lock = threading.Lock()
         self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
         rules.watch(self._switched)
+        self.counts: SharedCounts | None = None
         if self.shared:
-            self.switches.publish_to(self.followers[0].store)
+            first = self.followers[0].store
+            self.counts = SharedCounts(self.observer, first, self._store_failed)
+            self.switches.publish_to(first)
         for part in parts:
             watch = getattr(part, "watch", None)
             if watch is not None:
@@ -131,6 +135,8 @@ class Engine:
         """In a forked child: whoever held a lock does not exist."""
         self._variants_lock = threading.Lock()
         self.owed.after_fork()
+        if self.counts is not None:
+            self.counts.after_fork()
         self.switches.after_fork()
         for follower in self.followers:
             follower.after_fork()
@@ -144,12 +150,18 @@ class Engine:
         self.stamp = object()
 
     def _meta_changed(self, names: frozenset[str] | None) -> None:
-        """Something beside the journal changed: the switch of a rule."""
-        if self.shared:
-            try:
-                self.switches.follow(self.followers[0].store, names)
-            except Exception as error:
-                self._store_failed(error)
+        """Something beside the journal changed: the switch of a rule. None: this process is new to it."""
+        if not self.shared:
+            return
+        store = self.followers[0].store
+        try:
+            if names is None:
+                site = describe(self.plans, self.rules, no_vary_search=self.settings.no_vary_search)
+                if store.get_meta(SITE) != site:
+                    store.set_meta(SITE, site)
+            self.switches.follow(store, names)
+        except Exception as error:
+            self._store_failed(error)
 
     def _stepped_back(self) -> None:
         """The wall clock went back: what was stored before looks younger than it is (TIM-01)."""
@@ -182,6 +194,8 @@ class Engine:
             if self.owed:  # before anything is read from the store
                 self.owed.pay(self.append)
             stored = self._find(admission, found)
+            if self.counts is not None and now >= self.counts.due and arm:
+                self.counts.add(now)
         except Exception as error:
             if arm:
                 self._store_failed(error)
@@ -452,6 +466,8 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the store."""
+        if self.counts is not None:
+            self.counts.add(self.counts.due)
         self.store.close()
 
 

@@ -22,11 +22,11 @@ LAYERS = {
     ],
     "2 stores": ["stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker"],
     "3 engine": [
-        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "switches", "engine",
-        "fill", "config", "explain", "purge",
+        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",
+        "engine", "fill", "config", "explain", "purge",
     ],
     "4 adapter": ["capture", "wsgi"],
-    "5 faces": ["cache", "paste"],
+    "5 faces": ["cache", "client", "paste"],
     "6 the front door and what tests need": [
         "__init__", "testing", "testing.apps", "testing.contract", "testing.requests", "testing.stores",
         "testing.shared",
