@@ -200,41 +200,50 @@ def admit(facts: Facts, rules: RuleSet, plans: Sequence[Plan]) -> Admission:
     host = canonical_host(facts.host, facts.scheme)
     plan = plans[rules.find(facts.path, host or "", facts.method)]
     admission = Admission(facts, plan, host)
-    usual = not (facts.query or facts.has_body or facts.unusual)
-    for check in _REFUSALS if usual else (*_REFUSALS, *_RARE_REFUSALS):
-        reason = check(facts, admission)
-        if reason is not None:
-            admission.reason = reason
-            return admission
+    reason = _refuse(facts, admission)
+    if reason is None and (facts.query or facts.has_body or facts.unusual):
+        reason = _refuse_rare(facts, admission)
+    if reason is not None:
+        admission.reason = reason
+        return admission
     _make_key(facts, admission)
     if facts.cookie is not None:
         admission.cookies = sift_cookies(facts.cookie, plan.cookies)
     if facts.credentials or admission.cookies.personal:
         admission.personal = _personal(facts, admission)
-    admission.unstorable = _unstorable_request(facts, admission)
+    if facts.method != "GET" or facts.unusual or plan.profile.obey_request:
+        admission.unstorable = _unstorable_request(facts, admission)
     return admission
 
 
-def _refuse_ignored(facts: Facts, admission: Admission) -> Reason | None:
-    return Reason.BYPASS_IGNORED if facts.ignored else None
+def _refuse(facts: Facts, admission: Admission) -> Reason | None:
+    """Why a request is refused that may be of the plainest kind. One function for several facts: every
+    request passes here that is no hit, and a call costs more than the question."""
+    if facts.unusual and facts.ignored:
+        return Reason.BYPASS_IGNORED
+    if admission.plan.bypass:
+        return Reason.BYPASS_RULE
+    if facts.method not in ANSWERED:
+        return Reason.METHOD_SAFE if facts.method in SAFE_METHODS else Reason.METHOD_UNSAFE
+    if admission.host is None:
+        return Reason.BYPASS_HOST
+    return refuse_path(facts.path) or _refuse_length(facts, admission.plan.settings.max_key_bytes)
 
 
-def _refuse_method(facts: Facts, admission: Admission) -> Reason | None:
-    if facts.method in ANSWERED:
-        return None
-    return Reason.METHOD_SAFE if facts.method in SAFE_METHODS else Reason.METHOD_UNSAFE
+def _refuse_length(facts: Facts, limit: int) -> Reason | None:
+    size = len(facts.path) + len(facts.query) + len(facts.host) + len(facts.forwarded)
+    if size > limit or (facts.raw is not None and size + len(facts.raw) > 2 * limit):
+        return Reason.BYPASS_KEY
+    return None
 
 
-def _refuse_host(facts: Facts, admission: Admission) -> Reason | None:
-    return Reason.BYPASS_HOST if admission.host is None else None
-
-
-def _refuse_path(facts: Facts, admission: Admission) -> Reason | None:
-    return refuse_path(facts.path)
-
-
-def _refuse_rule(facts: Facts, admission: Admission) -> Reason | None:
-    return Reason.BYPASS_RULE if admission.plan.bypass else None
+def _refuse_rare(facts: Facts, admission: Admission) -> Reason | None:
+    """Asked only where the request has a query, a body or an unusual field."""
+    for check in _RARE_REFUSALS:
+        reason = check(facts, admission)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _refuse_overrides(facts: Facts, admission: Admission) -> Reason | None:
@@ -261,22 +270,12 @@ def _refuse_query(facts: Facts, admission: Admission) -> Reason | None:
     return Reason.BYPASS_QUERY if admission.plan.query == "bypass" else refuse_query(facts.query)
 
 
-def _refuse_length(facts: Facts, admission: Admission) -> Reason | None:
-    size = len(facts.path) + len(facts.query) + len(facts.host) + len(facts.forwarded)
-    too_long = size + len(facts.raw or "") > 2 * admission.plan.settings.max_key_bytes
-    if too_long or size > admission.plan.settings.max_key_bytes:
-        return Reason.BYPASS_KEY
-    return None
-
-
-_REFUSALS: Final = (_refuse_ignored, _refuse_rule, _refuse_method, _refuse_host, _refuse_path, _refuse_length)
 _RARE_REFUSALS: Final = (_refuse_overrides, _refuse_body, _refuse_precondition, _refuse_query)
-"""Asked only where the request has a query, a body or an unusual field."""
 
 
 def _make_key(facts: Facts, admission: Admission) -> None:
-    plan, query = admission.plan, facts.query
-    extra = raw_extra(facts.raw, facts.path, query)
+    plan, query, raw = admission.plan, facts.query, facts.raw
+    extra = "" if raw is None or raw == facts.path else raw_extra(raw, facts.path, query)
     if facts.forwarded:  # no forwarded value may pose as another part
         extra = f"{facts.forwarded}\x02{extra}" if extra else facts.forwarded
     if query and plan.query != "bypass":
