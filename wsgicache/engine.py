@@ -18,6 +18,7 @@ from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look
+from .head import Head
 from .invalidation import invalidations
 from .journal import Mark, Purge, Verdict
 from .key import search_key, selectors, variant_key, varying_values
@@ -27,7 +28,7 @@ from .options import OptionError, Settings
 from .outcome import Reason
 from .owed import Owed
 from .plan import Plan, normalisers_for, plans_for
-from .policy import Admission, Head, admit, judge
+from .policy import Admission, admit, judge
 from .profile import PROFILES
 from .ready import ReadyVariants, ready
 from .rules import RuleSet

@@ -16,19 +16,12 @@ from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
 from .engine import Engine, Found
 from .entry import Entry, Headers, intern_terms, make_etag
 from .fields import http_date, parse_etag
-from .freshness import initial_age
+from .head import Head
 from .hints import IGNORE, Hints
 from .journal import Verdict
 from .outcome import Outcome, Reason
-from .policy import (
-    Admission,
-    Head,
-    Settlement,
-    make_entry,
-    settle,
-    settle_body,
-    usable_on_error,
-)
+from .policy import Admission, usable_on_error
+from .settle import Settlement, age_on_arrival, make_entry, settle, settle_body
 
 
 class Action(Enum):
@@ -142,18 +135,18 @@ class Fill:
         self._head_at = engine.clock.wall()
         self._environ = environ
         self._said = self._says()
-        if environ.get(IGNORE):
+        ignored = IGNORE in environ and bool(environ[IGNORE])
+        if ignored:
             self.hints.ignore()  # an outer cache hears hints, not what is set in a copy of its environ
         if self.conditional and head.code == 304:
             return self._freshen(head, environ)
         if head.code >= 500 and self.stale_usable():
             return Action.STALE
-        self.settlement = settle(admission, head, self.hints, bool(environ.get(IGNORE)), self._head_at)
+        self.settlement = settle(admission, head, self.hints, ignored, self._head_at)
         terms = self.settlement.terms
         if terms is not None:
             self.outcome.settled = Reason.STORED  # what is told if the head goes out before the body's end
-            age = initial_age(head.fields.get("age"), head.fields.get("date"), self.asked, self._head_at)
-            self.outcome.ttl = terms.lifetime - int(age)
+            self.outcome.ttl = terms.lifetime - int(age_on_arrival(head, self.asked, self._head_at))
             return Action.KEEP
         self._not_stored(self.settlement.reason)
         return Action.PASS
@@ -266,8 +259,10 @@ class Fill:
     def _says(self) -> tuple[object, ...]:
         """What the app has said of the response beside its head."""
         hints = self.hints
+        if not hints.said and IGNORE not in self._environ:
+            return ()
         named = len(hints.groups) if hints.groups else 0
-        ignored = IGNORE in self._environ and bool(self._environ[IGNORE])
+        ignored = bool(self._environ.get(IGNORE))
         return ignored, hints.ignored, hints.personal, hints.session_accessed, hints.lifetime, named
 
     def complete(self, body: bytes) -> Reason:

@@ -27,11 +27,12 @@ from .engine import Engine, Found
 from .entry import Entry
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
+from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
 from .leases import pauses
 from .outcome import Outcome, Reason
-from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
+from .policy import Admission, invalidates, is_unsafe, judge, request_directives
 from .ready import AGES
 
 _MAX_ROUNDS: Final = 4
@@ -616,19 +617,19 @@ def _refuse_nothing(status: str, headers: list[Header], exc_info: Any = None) ->
 def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str | None]:
     """What is taken out of an environ, or brought to its normal form, because the key leaves it out."""
     changes: dict[str, str | None] = {}
-    facts = admission.facts
+    facts, plan = admission.facts, admission.plan
     if facts.method == "HEAD":
         changes["REQUEST_METHOD"] = "GET"
     if facts.cookie is not None and admission.cookies.seen != facts.cookie:
         changes["HTTP_COOKIE"] = admission.cookies.seen
-    plain = admission.plan.profile.normalise_target
+    plain = plan.profile.normalise_target
     if plain and facts.host != admission.host and "HTTP_HOST" in environ:
         changes["HTTP_HOST"] = admission.host
     if admission.seen_query != facts.query:
         changes["QUERY_STRING"] = admission.seen_query
     if facts.raw is not None and facts.raw != facts.path and (plain or admission.seen_query != facts.query):
         changes.update(_seen_targets(environ, admission))
-    for name, normalise in admission.plan.normal_forms:
+    for name, normalise in plan.normal_forms:
         given = environ.get(name)
         normal = normalise(given)
         if normal != given:
@@ -641,10 +642,12 @@ def _changed(environ: Environ, changes: Mapping[str, str | None]) -> Environ:
 
     Always a copy: varying values are read from the given one after the call, and the app may change its own.
     """
-    seen = {**environ, **changes}
+    seen = environ.copy()
     for name, value in changes.items():
         if value is None:
-            del seen[name]
+            seen.pop(name, None)
+        else:
+            seen[name] = value
     return seen
 
 
