@@ -195,7 +195,7 @@ class Engine:
         """Read the entry, through the record of varying fields where there is one."""
         if self.settings.no_vary_search and admission.facts.query:
             self._apply_search(admission, found)
-        guess = self._guess(admission, found)
+        guess = self._guess(admission, found) if self.shared else None
         first, *second = self._get([found.key] if guess is None else [found.key, guess], found)
         if not isinstance(first, Variants):
             return first
@@ -209,7 +209,7 @@ class Engine:
 
     def _guess(self, admission: Admission, found: Found) -> str | None:
         """The variant that is probably asked for, so that one round trip brings the record and it."""
-        if not self.shared or self.peek is None:
+        if self.peek is None:
             return None
         slot = self.peek(found.key)
         if slot is None or not isinstance(slot.stored, Variants):
@@ -358,7 +358,7 @@ class Engine:
             entry = with_etag(entry)
         follower = found.follower
         follower.follow_now(entry.key)  # what was purged while the app was working
-        key = _place(entry)
+        key = _place(entry) if entry.terms.varying else entry.key
         if follower.verdict(entry) is Verdict.HARD:
             return Reason.NOT_STORED_RACED, entry
         if not follower.store.set(key, entry, entry.keep_until, token):

@@ -121,11 +121,11 @@ class Admission:
         "unstorable",
     )
 
-    def __init__(self, facts: Facts, plan: Plan, host: str | None) -> None:
+    def __init__(self, facts: Facts, plan: Plan, host: str | None, reason: Reason | None) -> None:
         self.facts = facts
         self.plan = plan
         self.host = host
-        self.reason: Reason | None = None
+        self.reason = reason
         self.personal: Reason | None = None
         self.unstorable: Reason | None = None
         self.key = ""
@@ -157,15 +157,14 @@ class Admission:
 def admit(facts: Facts, rules: RuleSet, plans: Sequence[Plan]) -> Admission:
     """Whether and how a request may use the cache."""
     host = canonical_host(facts.host, facts.scheme)
-    plan = plans[rules.find(facts.path, host or "", facts.method)]
-    admission = Admission(facts, plan, host)
-    reason = _refuse(facts, admission)
-    if reason is None and (facts.query or facts.has_body or facts.unusual):
-        reason = _refuse_rare(facts, admission)
-    if reason is not None:
-        admission.reason = reason
+    # Without rules there is one plan.
+    plan = plans[0] if len(plans) == 1 else plans[rules.find(facts.path, host or "", facts.method)]
+    admission = Admission(facts, plan, host, _refuse(facts, plan, host))
+    if facts.query or facts.has_body or facts.unusual:
+        admission.reason = admission.reason or _refuse_rare(facts, admission)
+    if admission.reason is not None:
         return admission
-    _make_key(facts, admission)
+    admission.key = _key(facts, admission)
     if facts.cookie is not None:
         admission.cookies = sift_cookies(facts.cookie, plan.cookies)
     if facts.credentials or admission.cookies.personal:
@@ -175,25 +174,24 @@ def admit(facts: Facts, rules: RuleSet, plans: Sequence[Plan]) -> Admission:
     return admission
 
 
-def _refuse(facts: Facts, admission: Admission) -> Reason | None:
+def _refuse(facts: Facts, plan: Plan, host: str | None) -> Reason | None:
     """Why a request is refused that may be of the plainest kind. One function for several facts: every
     request passes here that is no hit, and a call costs more than the question."""
     if facts.unusual and facts.ignored:
         return Reason.BYPASS_IGNORED
-    if admission.plan.bypass:
+    if plan.bypass:
         return Reason.BYPASS_RULE
     if facts.method not in ANSWERED:
         return Reason.METHOD_SAFE if facts.method in SAFE_METHODS else Reason.METHOD_UNSAFE
-    if admission.host is None:
+    if host is None:
         return Reason.BYPASS_HOST
-    return refuse_path(facts.path) or _refuse_length(facts, admission.plan.settings.max_key_bytes)
-
-
-def _refuse_length(facts: Facts, limit: int) -> Reason | None:
+    refused = refuse_path(facts.path)
+    if refused is not None:
+        return refused
     size = len(facts.path) + len(facts.query) + len(facts.host) + len(facts.forwarded)
-    if size > limit or (facts.raw is not None and size + len(facts.raw) > 2 * limit):
-        return Reason.BYPASS_KEY
-    return None
+    limit = plan.settings.max_key_bytes
+    too_long = size > limit or (facts.raw is not None and size + len(facts.raw) > 2 * limit)
+    return Reason.BYPASS_KEY if too_long else None
 
 
 def _refuse_rare(facts: Facts, admission: Admission) -> Reason | None:
@@ -232,7 +230,8 @@ def _refuse_query(facts: Facts, admission: Admission) -> Reason | None:
 _RARE_REFUSALS: Final = (_refuse_overrides, _refuse_body, _refuse_precondition, _refuse_query)
 
 
-def _make_key(facts: Facts, admission: Admission) -> None:
+def _key(facts: Facts, admission: Admission) -> str:
+    """The base key; "" and a reason where there is none."""
     plan, query, raw = admission.plan, facts.query, facts.raw
     extra = "" if raw is None or raw == facts.path else raw_extra(raw, facts.path, query)
     if facts.forwarded:  # no forwarded value may pose as another part
@@ -242,8 +241,8 @@ def _make_key(facts: Facts, admission: Admission) -> None:
         admission.seen_query = query
     if extra and ("\0" in extra or "\1" in extra):
         admission.reason = Reason.BYPASS_KEY
-        return
-    admission.key = base_key(facts.path, query, admission.host or "", facts.scheme, extra)
+        return ""
+    return base_key(facts.path, query, admission.host or "", facts.scheme, extra)
 
 
 def _personal(facts: Facts, admission: Admission) -> Reason | None:

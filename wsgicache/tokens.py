@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from typing import Final
 
 _TAG: Final = re.compile(rb"<(input|meta|script|style|link)\b")
@@ -23,6 +24,7 @@ def csp_has_nonce(policy: str) -> bool:
     )
 
 
+@lru_cache(maxsize=256)
 def is_html(content_type: str | None) -> bool:
     """Whether a media type is one that browsers render as HTML."""
     if content_type is None:

@@ -346,7 +346,7 @@ class Middleware:
         hints: Hints,
     ) -> Iterable[bytes]:
         """Ask the app, or share the answer to somebody who is asking it already."""
-        if self._only_if_cached(admission):
+        if admission.plan.profile.obey_request and self._only_if_cached(admission):
             return self._gateway_timeout(start_response, admission)
         try:
             found, shared, flight, detail = self._queue(admission, found)
@@ -438,18 +438,18 @@ class Middleware:
 
     def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Flight | None, Reason | None]:
         """Lead, follow, or go alone, and why."""
-        engine = self.engine
+        engine, key = self.engine, admission.key
         if admission.personal is not None or found.mark is None:
             return Boarding.ALONE, None, None
-        if engine.markers.has(admission.key, found.now):
+        if engine.markers.has(key, found.now):
             return Boarding.ALONE, None, Reason.MISS_MARKER
         boarding, flight = engine.collapse.board(
             found.key,
             found.mark,
-            engine.covered(admission.key, _groups_of(found)),
+            lambda born: engine.covered(key, _groups_of(found))(born),
             may_lead=not admission.cookies.lookup_only,
         )
-        return boarding, flight, _DETAILS.get(boarding)
+        return boarding, flight, None if flight is not None else _DETAILS.get(boarding)
 
     def _may_share(self, admission: Admission, entry: Entry | None) -> bool:
         """Whether a follower could have had the leader's entry from the store (house rule 13)."""
