@@ -246,10 +246,13 @@ class MissMarkers:
 
     def unset(self, key: str) -> None:
         """The last answer was storable after all."""
-        self._marks.pop(short(key), None)
+        if self._marks:
+            self._marks.pop(short(key), None)
 
     def has(self, key: str, now: float) -> bool:
         """Whether a key is marked."""
+        if not self._marks:
+            return False
         mark = self._marks.get(short(key))
         return mark is not None and now < mark[0] <= now + self._seconds
 

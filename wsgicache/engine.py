@@ -18,6 +18,7 @@ from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look
+from .head import Head
 from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
 from .key import search_key, selectors, variant_key, varying_values
@@ -27,7 +28,7 @@ from .options import OptionError, Settings
 from .outcome import Reason
 from .owed import Owed
 from .plan import Plan, normalisers_for, plans_for
-from .policy import Admission, Head, admit, judge
+from .policy import Admission, admit, judge
 from .profile import PROFILES
 from .ready import ReadyVariants, ready
 from .rules import RuleSet
@@ -218,7 +219,7 @@ class Engine:
         """Read the entry, through the record of varying fields where there is one."""
         if self.settings.no_vary_search and admission.facts.query:
             self._apply_search(admission, found)
-        guess = self._guess(admission, found)
+        guess = self._guess(admission, found) if self.shared else None
         first, *second = self._get([found.key] if guess is None else [found.key, guess], found)
         if not isinstance(first, Variants):
             return first
@@ -232,7 +233,7 @@ class Engine:
 
     def _guess(self, admission: Admission, found: Found) -> str | None:
         """The variant that is probably asked for, so that one round trip brings the record and it."""
-        if not self.shared or self.peek is None:
+        if self.peek is None:
             return None
         slot = self.peek(found.key)
         if slot is None or not isinstance(slot.stored, Variants):
@@ -381,7 +382,7 @@ class Engine:
             entry = with_etag(entry)
         follower = found.follower
         follower.follow_now(entry.key)  # what was purged while the app was working
-        key = _place(entry)
+        key = _place(entry) if entry.terms.varying else entry.key
         if follower.verdict(entry) is Verdict.HARD:
             return Reason.NOT_STORED_RACED, entry
         if not follower.store.set(key, entry, entry.keep_until, token):

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from urllib.parse import quote, urljoin
 
 from .fields import string_list
+from .head import Head
 from .journal import Kind, Purge
 from .key import group_target, parse_url
-from .policy import Admission, Head
+from .policy import Admission
 
 
 def invalidations(admission: Admission, head: Head) -> Iterable[Purge]:

@@ -27,11 +27,12 @@ from .engine import Engine, Found
 from .entry import Entry
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
+from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
 from .leases import pauses
 from .outcome import Outcome, Reason
-from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
+from .policy import Admission, invalidates, is_unsafe, judge, request_directives
 from .ready import AGES
 
 _MAX_ROUNDS: Final = 4
@@ -348,7 +349,7 @@ class Middleware:
         hints: Hints,
     ) -> Iterable[bytes]:
         """Ask the app, or share the answer to somebody who is asking it already."""
-        if self._only_if_cached(admission):
+        if admission.plan.profile.obey_request and self._only_if_cached(admission):
             return self._gateway_timeout(start_response, admission)
         try:
             found, shared, flight, detail = self._queue(admission, found)
@@ -440,18 +441,18 @@ class Middleware:
 
     def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Flight | None, Reason | None]:
         """Lead, follow, or go alone, and why."""
-        engine = self.engine
+        engine, key = self.engine, admission.key
         if admission.personal is not None or found.mark is None:
             return Boarding.ALONE, None, None
-        if engine.markers.has(admission.key, found.now):
+        if engine.markers.has(key, found.now):
             return Boarding.ALONE, None, Reason.MISS_MARKER
         boarding, flight = engine.collapse.board(
             found.key,
             found.mark,
-            engine.covered(admission.key, _groups_of(found)),
+            lambda born: engine.covered(key, _groups_of(found))(born),
             may_lead=not admission.cookies.lookup_only,
         )
-        return boarding, flight, _DETAILS.get(boarding)
+        return boarding, flight, None if flight is not None else _DETAILS.get(boarding)
 
     def _may_share(self, admission: Admission, entry: Entry | None) -> bool:
         """Whether a follower could have had the leader's entry from the store (house rule 13)."""
@@ -619,19 +620,19 @@ def _refuse_nothing(status: str, headers: list[Header], exc_info: Any = None) ->
 def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str | None]:
     """What is taken out of an environ, or brought to its normal form, because the key leaves it out."""
     changes: dict[str, str | None] = {}
-    facts = admission.facts
+    facts, plan = admission.facts, admission.plan
     if facts.method == "HEAD":
         changes["REQUEST_METHOD"] = "GET"
     if facts.cookie is not None and admission.cookies.seen != facts.cookie:
         changes["HTTP_COOKIE"] = admission.cookies.seen
-    plain = admission.plan.profile.normalise_target
+    plain = plan.profile.normalise_target
     if plain and facts.host != admission.host and "HTTP_HOST" in environ:
         changes["HTTP_HOST"] = admission.host
     if admission.seen_query != facts.query:
         changes["QUERY_STRING"] = admission.seen_query
     if facts.raw is not None and facts.raw != facts.path and (plain or admission.seen_query != facts.query):
         changes.update(_seen_targets(environ, admission))
-    for name, normalise in admission.plan.normal_forms:
+    for name, normalise in plan.normal_forms:
         given = environ.get(name)
         normal = normalise(given)
         if normal != given:
@@ -644,10 +645,12 @@ def _changed(environ: Environ, changes: Mapping[str, str | None]) -> Environ:
 
     Always a copy: varying values are read from the given one after the call, and the app may change its own.
     """
-    seen = {**environ, **changes}
+    seen = environ.copy()
     for name, value in changes.items():
         if value is None:
-            del seen[name]
+            seen.pop(name, None)
+        else:
+            seen[name] = value
     return seen
 
 

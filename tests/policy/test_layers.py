@@ -17,8 +17,8 @@ LAYERS = {
     "0 words": ["outcome", "fields"],
     "1 core": [
         "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
-        "options", "profile", "plan", "facts", "policy", "invalidation", "answer", "tokens", "cookiepass",
-        "hints",
+        "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
+        "cookiepass", "hints",
     ],
     "2 stores": ["stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker"],
     "3 engine": [
