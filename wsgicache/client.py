@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from .follow import Follower
+from .journal import Purge
 from .observe import summary
 from .options import OptionError
 from .purge import Purges, QueryForms
@@ -58,7 +59,7 @@ class Client(Purges):
         self.store: Final[Store] = opened.namespaced(namespace)
         parts: Sequence[Store] = getattr(self.store, "parts", (self.store,))
         self._journals = tuple([Follower(part, lambda names: None) for part in parts])
-        self.rules: Final = ClientRules(self._journals[0].store)
+        self.rules: Final = ClientRules(self._journals)
 
     def _followers(self) -> Sequence[Follower]:
         return self._journals
@@ -98,8 +99,9 @@ class Client(Purges):
 class ClientRules:
     """The rules of a site from outside, to look at and to switch."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, journals: Sequence[Follower]) -> None:
+        self._journals = journals
+        self._store = journals[0].store
 
     def states(self) -> list[RuleState]:
         """The rules as they stand in every worker: label, pattern, switch.
@@ -135,7 +137,11 @@ class ClientRules:
         if name not in names:
             known = ", ".join(names) or "none; has the site answered a request yet?"
             raise KeyError(f"no rule is named {name!r}; known: {known}")
-        switch(self._store, name, enabled, lambda purge: self._store.append([purge], time.time()))
+        switch(self._store, name, enabled, self._append)
+
+    def _append(self, purges: Sequence[Purge]) -> None:
+        for journal in self._journals:
+            journal.append(purges, time.time())
 
 
 def _open(store: str | Store, options: StoreOptions) -> Store:

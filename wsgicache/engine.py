@@ -78,7 +78,7 @@ class Engine:
         self.store: Final[Store] = _store_from(settings).namespaced(settings.namespace)
         self.switches: Final = Switches(rules)
         parts: Sequence[Store] = getattr(self.store, "parts", (self.store,))
-        self.followers: Final = tuple([Follower(part, self._meta_changed) for part in parts])
+        self.followers: Final = tuple([Follower(part, self._meta_changed, self._stamp) for part in parts])
         self._part_of: Final[Callable[[str], int] | None] = getattr(self.store, "part_of", None)
         self.shared: Final = self.followers[0].shared
         """Whether other processes see the same entries."""
@@ -106,7 +106,7 @@ class Engine:
         if self.shared:
             first = self.followers[0].store
             self.counts = SharedCounts(self.observer, first, self._store_failed)
-            self.switches.publish_to(first)
+            self.switches.publish_to(first, self.append)
         for part in parts:
             watch = getattr(part, "watch", None)
             if watch is not None:
@@ -143,6 +143,9 @@ class Engine:
             follower.after_fork()
         self.observer.after_fork()
 
+    def _stamp(self) -> object:
+        return self.stamp
+
     def _moved(self) -> None:
         self.stamp = object()
 
@@ -155,14 +158,11 @@ class Engine:
         if not self.shared:
             return
         store = self.followers[0].store
-        try:
-            if names is None:
-                site = describe(self.plans, self.rules, no_vary_search=self.settings.no_vary_search)
-                if store.get_meta(SITE) != site:
-                    store.set_meta(SITE, site)
-            self.switches.follow(store, names)
-        except Exception as error:
-            self._store_failed(error)
+        if names is None:
+            site = describe(self.plans, self.rules, no_vary_search=self.settings.no_vary_search)
+            if store.get_meta(SITE) != site:
+                store.set_meta(SITE, site)
+        self.switches.follow(store, names)
 
     def _stepped_back(self) -> None:
         """The wall clock went back: what was stored before looks younger than it is (TIM-01)."""

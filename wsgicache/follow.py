@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from .codec import decode_mark, encode_mark
 from .entry import Entry, Stored
-from .journal import Kind, Mark, Purge, PurgeIndex, Verdict, short
+from .journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, short
 from .ready import ALWAYS, Trust
 from .stores import Store
 from .stores.memo import MemoSlot
@@ -27,10 +27,16 @@ class Follower:
     Args:
         store: the store, or one part of it.
         meta_changed: called with the names of what changed beside the journal, or with None where anything
-            may have; outside any lock.
+            may have, before anybody judges by the mark that says so. What it raises keeps the index back.
+        stamp: what an armed slot must carry now; replaced when `meta_changed` switches a rule.
     """
 
-    def __init__(self, store: Store, meta_changed: Callable[[frozenset[str] | None], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        meta_changed: Callable[[frozenset[str] | None], None],
+        stamp: Callable[[], object] = lambda: None,
+    ) -> None:
         self.store: Final = store
         self.shared: Final = bool(getattr(store, "shared", False))
         self.trust: Final[Trust] = getattr(store, "trust", None) or ALWAYS
@@ -41,6 +47,7 @@ class Follower:
         """Whether the store still holds what an armed slot does, and it is valid; None: no need to ask."""
         self._ask: Final[Any] = ask
         self._meta_changed = meta_changed
+        self._stamp = stamp
         self._index = PurgeIndex()
         self.after_fork()
 
@@ -65,17 +72,15 @@ class Follower:
         if self._index.mark == mark:
             return
         with self._lock:
-            known = self._index.mark
-            if known == mark:
-                return
-            snapshot = self.store.purges_since(known)
-            self._index.follow(snapshot)
-        if snapshot.whole:
-            self._meta_changed(None)
-            return
+            if self._index.mark != mark:
+                self._take(self.store.purges_since(self._index.mark))
+
+    def _take(self, snapshot: Snapshot) -> None:
+        """Take over what the journal has; first what else it says has changed, then its mark."""
         changed = frozenset([record.target for record in snapshot.records if record.kind is Kind.META])
-        if changed:
-            self._meta_changed(changed)
+        if snapshot.whole or changed:
+            self._meta_changed(None if snapshot.whole else changed)
+        self._index.follow(snapshot)
 
     def _confirmed(self, slot: MemoSlot) -> bool:
         """One round trip, unless the journal moved."""
@@ -87,6 +92,8 @@ class Follower:
         self.follow(decode_mark(mark))
         stored = slot.stored
         if not isinstance(stored, Entry) or self.verdict(stored) is not Verdict.VALID:
+            return False
+        if slot.stamp is not self._stamp():  # the journal said that a rule was switched
             return False
         slot.mark = mark
         return True
@@ -116,7 +123,7 @@ class Follower:
     def last(self, purges: Iterable[Purge]) -> list[int]:
         """The numbers of the last purges of the same targets, 0 where there were none."""
         with self._lock:
-            self._index.follow(self.store.purges_since(self._index.mark))
+            self._take(self.store.purges_since(self._index.mark))
         return [self._index.last(purge) for purge in purges]
 
     def settle(self) -> None:

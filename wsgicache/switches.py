@@ -8,8 +8,8 @@ switched again.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from .journal import Kind, Purge
@@ -20,7 +20,10 @@ PREFIX: Final = "rule:"
 _POSITIONS: Final = {"on": True, "off": False}
 
 
-def switch(store: Store, name: str, enabled: bool, append: Callable[[Purge], object]) -> None:
+Append = Callable[[Sequence[Purge]], object]
+
+
+def switch(store: Store, name: str, enabled: bool, append: Append) -> None:
     """Keep the position of a rule's switch, and tell everybody who follows the journal.
 
     Raises:
@@ -30,7 +33,7 @@ def switch(store: Store, name: str, enabled: bool, append: Callable[[Purge], obj
     if store.get_meta(PREFIX + name) == position:
         return
     store.set_meta(PREFIX + name, position)
-    append(Purge(Kind.META, PREFIX + name))
+    append([Purge(Kind.META, PREFIX + name)])
 
 
 class Switches:
@@ -50,20 +53,24 @@ class Switches:
         self._lock = threading.Lock()
         self._turning = None
 
-    def publish_to(self, store: Store) -> None:
-        """Have every switch of a named rule in this process reach all others."""
+    def publish_to(self, store: Store, append: Append) -> None:
+        """Have every switch of a named rule in this process reach all others.
+
+        Args:
+            append: writes to every journal that others follow.
+        """
         for rule in self._rules:
             if rule.name is not None:
-                rule.watch(_Publisher(self, rule, store))
+                rule.watch(partial(self._publish, rule, rule.name, store, append))
 
-    def publish(self, rule: Rule, store: Store) -> None:
+    def _publish(self, rule: Rule, name: str, store: Store, append: Append) -> None:
         """A rule was switched here; unless because it was switched elsewhere, the others hear of it.
 
         Raises:
             StoreError: they do not; it is switched in this process only.
         """
-        if rule.name is not None and self._turning != threading.get_ident():
-            switch(store, rule.name, rule.enabled, lambda purge: store.append([purge], time.time()))
+        if self._turning != threading.get_ident():
+            switch(store, name, rule.enabled, append)
 
     def follow(self, store: Store, names: frozenset[str] | None) -> None:
         """Turn the switches as they are kept beside the journal.
@@ -89,15 +96,3 @@ class Switches:
                 rule.enabled = enabled
             finally:
                 self._turning = None
-
-
-class _Publisher:
-    """What a rule calls when it was switched."""
-
-    def __init__(self, switches: Switches, rule: Rule, store: Store) -> None:
-        self._switches = switches
-        self._rule = rule
-        self._store = store
-
-    def __call__(self) -> None:
-        self._switches.publish(self._rule, self._store)

@@ -146,6 +146,9 @@ class Middleware:
             facts = Facts(environ)
             admission = engine.admit(facts)
             found = engine.look_up(admission) if admission.reason is None else None
+            if admission.rules is not engine.rules_known_by:  # the store told that one was switched
+                admission = engine.admit(facts)
+                found = engine.look_up(admission) if admission.reason is None else None
             if not self._warned_of_processes:
                 self._warn_of_processes(environ)
         except Exception as error:

@@ -3,9 +3,15 @@
 import threading
 
 from wsgicache import WSGICache
+from wsgicache.stores import StoreError
 from wsgicache.testing import FakeClock, Response, ScriptedApp, SharedServer, SharedStore, ask
 
 PATIENCE = 10.0
+
+
+def refuse(*args):
+    """A method of a store that does not answer."""
+    raise StoreError("it was told to fail")
 
 
 class Worker:

@@ -1,7 +1,7 @@
 """The client: a site's cache from outside, without its app."""
 
 import pytest
-from shared_helpers import Site
+from shared_helpers import Site, refuse
 
 from wsgicache import Reason, Rule
 from wsgicache.client import Client
@@ -98,7 +98,7 @@ def test_what_could_not_be_told_is_told_later(site):
     (worker,) = site.workers(1)
     worker.ask()
     site.clock.tick(11)
-    add, worker.store.incr_many = worker.store.incr_many, FailingStore().namespaced
+    add, worker.store.incr_many = worker.store.incr_many, refuse
     worker.ask()
     worker.store.incr_many = add
     site.clock.tick(11)

@@ -1,7 +1,7 @@
 """Rules that are switched in one process are switched in all, and in those that start later."""
 
 import pytest
-from shared_helpers import Site
+from shared_helpers import Site, refuse
 
 from wsgicache import Reason, Rule
 from wsgicache.stores import StoreError
@@ -35,6 +35,29 @@ def test_a_switch_reaches_the_others_with_their_next_request_of_the_store(throug
     two.cache.rules.enable("admin")
     one.ask()
     assert [bypassed(one), bypassed(two)] == [True, True]
+
+
+@pytest.mark.parametrize("armed", [False, True])
+def test_the_first_request_that_asks_the_store_is_already_judged_by_it(armed):
+    site = Site()
+    one, two = [site.workers(1, rules=[Rule("/page", bypass=True, name="p", enabled=False)])[0] for _ in "12"]
+    for _ in range(3 if armed else 1):
+        one.ask()
+        two.ask()
+    one.cache.rules.enable("p")
+    for worker in (two, one):
+        assert worker.ask().detail == Reason.BYPASS_RULE.name
+
+
+def test_a_switch_that_could_not_be_read_is_read_later():
+    _, one, two = site_with()
+    two.ask()
+    one.cache.rules.disable("admin")
+    read, two.store.get_meta = two.store.get_meta, refuse
+    assert two.ask().detail == Reason.STORE_DOWN.name
+    two.store.get_meta = read
+    assert two.ask().is_hit
+    assert not bypassed(two)
 
 
 def test_it_reaches_those_that_start_later():
