@@ -455,7 +455,10 @@ class RedisStore:
                 message that the server sent before has been given to `poke` then.
             every: seconds between two PINGs.
         """
-        listen(lambda: self.link, self._channel, poke, stop, alive, every)
+        listen(lambda: self.link, self._channel, poke, stop, alive, every, self._check)
+
+    def _check(self) -> None:
+        """Before this process relies on the server that it listens to; a Cluster's bucket may have moved."""
 
     def publish(self, payload: str) -> int:
         """Send a short text to all who listen; how many there were."""

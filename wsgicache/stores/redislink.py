@@ -276,17 +276,16 @@ class Link:
                 return
             self.drop(line)
 
-    def listener(self) -> RedisConnection:
-        """An open connection that waits for messages; it is the caller's alone."""
+    def listener(self) -> Line:
+        """An open line that waits for messages; it is the caller's alone."""
         connection = self._make()
         connection.paced = False
         try:
             connection.connect()
-            run_id(connection)
+            return Line(connection, run_id(connection))
         except BaseException:
             connection.disconnect()
             raise
-        return connection
 
     # --- calls -------------------------------------------------------------------------------------
 
@@ -303,10 +302,10 @@ class Link:
         breaker = self.writing if writes else self.reading
         probe = breaker.is_open and not insist
         if self.reading.is_open and writes and not insist:
-            self._trouble()
+            self.trouble()
             raise CircuitOpen(f"{self.name} did not answer and is not asked for a while")
         if probe:
-            self._trouble()
+            self.trouble()
             breaker.enter()
         answer = self._ask(use, breaker, probe)
         if breaker.is_open:
@@ -350,12 +349,12 @@ class Link:
             self.hang_up()
             return StoreError(f"{told}; it is a replica now, so the primary is looked for")
         if isinstance(error, _ELSEWHERE):
-            self._trouble()
+            self.trouble()
             return StoreError(told)
         if breaker is self.writing:
             self.full = "OOM" in str(error) or isinstance(error, redis.exceptions.OutOfMemoryError)
         breaker.fail(error, probe=probe)
-        self._trouble()
+        self.trouble()
         return StoreError(told)
 
     def _refused(self, told: str, probe: bool) -> StoreError:
@@ -366,7 +365,8 @@ class Link:
             self.writing.fail(redis.ResponseError(told), probe=probe)
         return StoreError(f"{self.name}: {told}")
 
-    def _trouble(self) -> None:
+    def trouble(self) -> None:
+        """The server failed, or is not asked because it did a moment ago."""
         if self._troubled is not None:
             self._troubled()
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import redis
 
 from . import StoreError
-from .redislink import Link, RedisConnection
+from .redislink import Line, Link, RedisConnection
 
 log: Final = logging.getLogger("wsgicache")
 
@@ -29,15 +29,22 @@ def listen(
     stop: threading.Event,
     alive: Callable[[float], None] | None,
     every: float,
+    check: Callable[[], None],
 ) -> None:
-    """See `RedisStore.listen`; `link` says which server it is now."""
+    """See `RedisStore.listen`.
+
+    Args:
+        link: says which server it is now.
+        check: called before each PING; raises StoreError where that server is not the one any more.
+    """
     pause = FIRST_PAUSE
     while not stop.is_set():
-        connected = _Ear(link, channel, poke, stop, alive, every)
+        connected = _Ear(link, channel, poke, stop, alive, every, check)
         try:
             connected.listen()
         except (redis.RedisError, OSError, StoreError) as error:
             log.debug("%s: messages are not received: %s", link().name, error)
+            link().trouble()
         pause = FIRST_PAUSE if connected.heard else min(LONGEST_PAUSE, pause * 2)
         stop.wait(pause)
 
@@ -53,25 +60,31 @@ class _Ear:
         stop: threading.Event,
         alive: Callable[[float], None] | None,
         every: float,
+        check: Callable[[], None],
     ) -> None:
         self.heard = False
         """Whether the server answered at all."""
         self._of, self._link = link, link()
-        self._channel, self._poke, self._stop, self._alive, self._every = channel, poke, stop, alive, every
+        self._channel, self._poke, self._stop, self._alive = channel, poke, stop, alive
+        self._every, self._check = every, check
         self._sent = time.monotonic()
         self._answered = False
 
     def listen(self) -> None:
-        """Until `stop` is set, the link is another, or the connection is lost, which raises."""
-        connection = self._link.listener()
+        """Until `stop` is set, the server is another, or the connection is lost, which raises."""
+        line = self._link.listener()
+        connection = line.connection
         try:
             connection.send_command("SUBSCRIBE", self._channel, check_health=False)
-            while not self._stop.is_set() and self._of() is self._link:
+            while not self._stop.is_set() and self._is_current(line):
                 if connection.can_read(timeout=min(_LOOK, self._every)):
-                    self._take(connection.read_response(True))
+                    self._take(line.read(True))
                 self._ping(connection)
         finally:
             connection.disconnect()
+
+    def _is_current(self, line: Line) -> bool:
+        return self._of() is self._link and self._link.run in ("", line.run)
 
     def _ping(self, connection: RedisConnection) -> None:
         now = time.monotonic()
@@ -79,7 +92,8 @@ class _Ear:
             if now - self._sent > self._every + self._link.timeout:
                 raise redis.TimeoutError("the server does not answer")
         elif now - self._sent >= self._every:
-            self._sent, self._answered = now, False
+            self._check()
+            self._sent, self._answered = time.monotonic(), False
             connection.send_command("PING", check_health=False)
 
     def _take(self, message: Any) -> None:
