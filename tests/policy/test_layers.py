@@ -20,7 +20,11 @@ LAYERS = {
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
         "cookiepass", "hints",
     ],
-    "2 stores": ["stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker"],
+    "2 stores": [
+        "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
+        "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
+        "stores.redisurl", "stores.redisnodes", "stores.rediscluster",
+    ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",
         "engine", "fill", "config", "explain", "purge",
@@ -59,6 +63,10 @@ LAZY = {
     ("options", "others: difflib"): "only a misspelt option needs it",
 }
 """Imports inside functions, each with its reason."""
+
+EXTRAS = {"redis": ("stores.redis",)}
+"""Packages that an extra brings, and the modules that need them, by how their names begin. `open_store`
+imports these where a URL asks for them."""
 
 FACES = ("flask",)
 """Packages of layer 5: their modules need no entry each, and may need packages that are extras."""
@@ -304,4 +312,5 @@ def test_what_is_outside_the_standard_library_is_imported_where_it_is_declared()
     for module in INNER:
         for name, line in imports(module, lazy=False):
             known = name in MODULES or top(name) in sys.stdlib_module_names or top(name) in declared
+            known = known or module.startswith(EXTRAS.get(top(name), "\0"))
             assert known, f"{module}, line {line}: {name} is no dependency"
