@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from ..entry import Stored
 from .sieve import Sieve, Slot
@@ -25,10 +25,10 @@ class MemoSlot(Slot):
 
     `name` is what the key is called in the store, `raw` the bytes that `stored` was decoded from (all, or as
     many as tell it from every other), `mark` the journal's mark, as it is stored, at which it was last found
-    valid.
+    valid. `seen` is the store's own: what it was confirmed by the last time.
     """
 
-    __slots__ = ("mark", "name", "raw")
+    __slots__ = ("mark", "name", "raw", "seen")
 
     def __init__(
         self, home: dict[str, Slot], key: str, stored: Stored, size: int, name: bytes | str, raw: bytes
@@ -37,6 +37,7 @@ class MemoSlot(Slot):
         self.name: Final = name
         self.raw: Final = raw
         self.mark: bytes | None = None
+        self.seen: Any = None
 
 
 class Memo:

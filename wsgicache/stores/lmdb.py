@@ -1,0 +1,704 @@
+"""The LMDB store: all workers of a machine share one file, which survives restarts.
+
+A hit confirms with one read transaction that nothing changed: where nobody wrote to the file since the last
+time, its number says so, and nothing is read at all. Otherwise the journal's mark and the head of what is
+stored are compared with what this process holds. Bodies are read when they are not known here, and copied
+out; no transaction is open while anybody else runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import unquote
+
+import lmdb
+
+from ..codec import FORMAT, HEADER, MAGIC, DecodeError, decode_mark, decode_parts, encode_parts
+from ..entry import Entry, Stored, Variants
+from ..journal import Mark, Purge, Snapshot
+from ..options import read_bytes, read_positive
+from . import StoreError, StoreOptions
+from .lmdbentries import Work
+from .lmdbfile import SMALLEST, File, Handle, shared_file, trouble_with
+from .lmdbjournal import (
+    Books,
+    begin_epoch,
+    clear_other_epochs,
+    current_mark,
+    epoch_of,
+    read_since,
+    to_snapshot,
+)
+from .lmdbrecords import (
+    COUNTER,
+    COUNTS,
+    EPOCH_AT,
+    META,
+    TOTALS,
+    Head,
+    Lease,
+    Space,
+    Totals,
+    entry_name,
+    flags_of,
+    pack_counter,
+    piece_name,
+    read_counter,
+    read_head,
+    room_name,
+    space_name,
+)
+from .memo import Memo, MemoSlot
+from .sieve import Slot
+from .urls import url_options
+
+Result = TypeVar("Result")
+
+JOURNAL: Final = 65536
+_BATCH: Final = 16
+"""Entries that a scan reads in one transaction."""
+
+_CLEARED: Final = 256
+"""Entries that `clear` forgets in one transaction."""
+
+_LEASES: Final = 4096
+"""Leases and notes of unstorable answers, before a new one looks for those that have ended."""
+
+_SWEPT: Final = 16
+
+
+class LmdbStore:
+    """Entries in a file that all processes of a machine share.
+
+    Args:
+        file: the file, in this process.
+        options: what the cache says of its store; `max_bytes` is the file's.
+        journal_limit: targets whose last purge is remembered; when there were more, what is older is a miss.
+    """
+
+    shared: Final = True
+
+    def __init__(self, file: File, options: StoreOptions, journal_limit: int = JOURNAL) -> None:
+        self._furnish(_Family(file, options, journal_limit), "")
+
+    def _furnish(self, family: _Family, namespace: str) -> None:
+        self._family = family
+        self._file = family.file
+        self._space = space_name(namespace)
+        self._keys = family.options.signing_keys
+        self._memo = Memo(family.options.memo_bytes)
+        self._visit = self._file.visited.add
+        self.peek: Callable[[str], Slot | None] = self._memo.peek
+        """What this process has decoded of a key; to be confirmed before it is used."""
+        family.members[namespace] = self
+
+    def namespaced(self, namespace: str) -> LmdbStore:
+        """The part that belongs to a namespace: entries and journal of its own, within one budget."""
+        with self._family.lock:
+            known = self._family.members.get(namespace)
+            if known is None:
+                known = LmdbStore.__new__(LmdbStore)
+                known._furnish(self._family, namespace)
+            return known
+
+    # --- transactions ------------------------------------------------------------------------------
+
+    def _write(self, job: Callable[[Work], Result], need: int = 0) -> Result:
+        """Do something in one write transaction; in a full file once more, when there is room.
+
+        Args:
+            need: bytes that it is about to write.
+        """
+        file = self._file
+
+        def run(handle: Handle, transaction: Any) -> Result:
+            work = Work(handle, transaction, file.visited, file.map_size)
+            result = job(work)
+            work.finish()
+            return result
+
+        return file.write(run, lambda handle: self._relieve(handle, need))
+
+    def _relieve(self, handle: Handle, need: int) -> None:
+        """Make room in a full file. What a transaction frees can be used two transactions later."""
+        file = self._file
+        wanted = max(2 * need, file.map_size // 32)
+
+        def shrink(handle: Handle, transaction: Any) -> int:
+            work = Work(handle, transaction, file.visited, file.map_size)
+            freed = work.shrink(wanted, _CLEARED, time.time())
+            work.finish()
+            return freed
+
+        with contextlib.suppress(lmdb.Error):
+            handle.env.reader_check()
+        for _ in range(8):
+            freed = file.write(shrink, file.grow)
+            wanted -= freed
+            if wanted <= 0 or not freed:
+                break
+        file.write(lambda handle, transaction: Work(handle, transaction, set(), 0).finish(), file.grow)
+
+    # --- entries -----------------------------------------------------------------------------------
+
+    def confirm(self, slot: MemoSlot) -> bytes | None:
+        """The mark as it is stored, or None where what is stored is not what the slot holds any more.
+
+        One transaction. `slot.seen` is the number of the last change when it was last confirmed, the mark, and
+        the handle that both are of: where the number is the same, so is everything else.
+        """
+        self._visit(slot.name)  # type: ignore[arg-type]
+        file = self._file
+        handle = file.handle
+        try:
+            if handle is None or not handle.alive[0] or time.monotonic() > file.due:
+                handle = file.attend()
+            transaction = handle.begin(handle.heads)
+            number = transaction.id()
+            seen = slot.seen
+            if seen is not None and seen[0] == number and seen[2] is handle:
+                transaction.abort()
+                return seen[1]
+            raw, mark = transaction.get(slot.name), transaction.get(self._space)
+            transaction.abort()
+        except lmdb.Error:
+            return self._confirm_again(slot)
+        if raw != slot.raw or mark is None:
+            self._memo.forget(slot.key)
+            return None
+        slot.seen = number, mark, handle
+        return mark  # type: ignore[no-any-return]
+
+    def _confirm_again(self, slot: MemoSlot) -> bytes | None:
+        """The long way: with everything that mends a file."""
+        raw, mark = self._file.read(
+            lambda handle, transaction: (
+                transaction.get(slot.name, db=handle.heads),
+                transaction.get(self._space, db=handle.heads),
+            )
+        )
+        if raw != slot.raw or mark is None:
+            self._memo.forget(slot.key)
+            return None
+        return cast(bytes, mark)
+
+    def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
+        """What is stored under each key, and the mark: one transaction."""
+        names = [entry_name(self._space, key) for key in keys]
+
+        def read(handle: Handle, transaction: Any) -> tuple[Any, list[_Found | None]]:
+            mark = transaction.get(self._space, db=handle.heads)
+            epoch = b"" if mark is None else epoch_of(mark)
+            return mark, [
+                self._find(handle, transaction, key, name, epoch)
+                for key, name in zip(keys, names, strict=True)
+            ]
+
+        mark, found = self._file.read(read)
+        return [None if one is None else self._stored(one) for one in found], self._read_mark(mark)
+
+    def _find(
+        self, handle: Handle, transaction: Any, key: str, name: bytes, epoch: bytes
+    ) -> _Found | None:
+        """What is stored under a name, as bytes; the body only where it is not known already."""
+        raw = transaction.get(name, db=handle.heads)
+        if raw is None or raw[EPOCH_AT] != epoch:
+            return None
+        self._visit(name)
+        stored = self._memo.recall(key, raw)
+        body = b"" if stored is not None else _read_body(handle, transaction, raw)
+        return key, name, raw, body, stored
+
+    def _stored(self, found: _Found) -> Stored | None:
+        """The decoded form. What cannot be read is a miss, and goes."""
+        key, name, raw, body, stored = found
+        if stored is not None:
+            return stored
+        try:
+            stored = decode_record(key, raw, body, self._keys)
+        except DecodeError:
+            if not _is_of_another_version(raw):
+                self._forget_damaged(key, name, raw)
+            return None
+        self._memo.keep(key, name, raw, stored)
+        return stored
+
+    def _forget_damaged(self, key: str, name: bytes, raw: bytes) -> None:
+        self._family.damaged += 1
+        self._memo.forget(key)
+
+        def forget(work: Work) -> None:
+            if work.transaction.get(name, db=work.handle.heads) == raw:
+                with contextlib.suppress(DecodeError):
+                    work.drop(name, raw)
+
+        with contextlib.suppress(StoreError):  # it is a miss either way
+            self._write(forget)
+
+    def mark_of(self, key: str) -> Mark:
+        """The journal's mark; there is one journal."""
+        mark = self._file.read(lambda handle, transaction: transaction.get(self._space, db=handle.heads))
+        return self._read_mark(mark)
+
+    def _read_mark(self, raw: bytes | None) -> Mark:
+        if raw is not None:
+            with contextlib.suppress(DecodeError):
+                return decode_mark(raw)
+        return self._write(lambda work: current_mark(work, self._space))
+
+    def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
+        """Store under a key, forgetting what is asked for least; False where it was refused."""
+        stored_head, body = encode_parts(stored, self._keys)
+        rest = key[len(stored.key) :].encode("utf-8", "surrogatepass")
+        born = stored.born if isinstance(stored, Entry) else None
+        name, now = entry_name(self._space, key), time.time()
+        until = min(math.ceil(max(keep_until, now + 1)), 0xFFFFFFFF)
+        flags = flags_of(stored)
+
+        def put(work: Work) -> bool:
+            mark = current_mark(work, self._space)
+            if born is not None and born.epoch != mark.epoch:
+                return False
+            epoch = mark.epoch.encode("ascii")
+            old = work.transaction.get(name, db=work.handle.heads)
+            if old is not None:
+                if born is not None and _refuses(old, epoch, born.seq, token):
+                    return False
+                with contextlib.suppress(DecodeError):
+                    work.drop(name, old)
+            pieces = work.handle.sizes.pieces(body)
+            cost = work.handle.sizes.cost(len(stored_head) + len(rest) + 64, len(body))
+            head = Head(
+                0, token, 0 if born is None else born.seq, epoch, until, cost,
+                len(body), len(pieces), flags, len(rest),
+            )  # fmt: skip
+            if cost > work.limit(head.negative) // 2:
+                return False
+            work.make_room(cost, head.negative, now)
+            work.put(name, head, rest, stored_head, pieces)
+            return True
+
+        try:
+            return self._write(put, len(stored_head) + len(body))
+        except StoreError:
+            self._leave_nothing_older(name)
+            raise
+
+    def _leave_nothing_older(self, name: bytes) -> None:
+        """What could not be stored must not leave what it would have replaced."""
+
+        def forget(work: Work) -> None:
+            old = work.transaction.get(name, db=work.handle.heads)
+            if old is not None:
+                with contextlib.suppress(DecodeError):
+                    work.drop(name, old)
+
+        with contextlib.suppress(StoreError):
+            self._write(forget)
+
+    def delete(self, key: str, only: Stored | None = None) -> bool:
+        """Forget a key, or only while it holds what was stored, or read, as `only`."""
+        name = entry_name(self._space, key)
+        wanted = None if only is None else encode_parts(only, self._keys)[0]
+
+        def forget(work: Work) -> bool:
+            raw = work.transaction.get(name, db=work.handle.heads)
+            if raw is None:
+                return False
+            if wanted is not None and not self._is(work, key, raw, wanted):
+                return False
+            current = raw[EPOCH_AT] == current_mark(work, self._space).epoch.encode("ascii")
+            try:
+                work.drop(name, raw)
+            except DecodeError:
+                return wanted is None
+            return current
+
+        self._memo.forget(key)
+        return self._write(forget)
+
+    def _is(self, work: Work, key: str, raw: bytes, wanted: bytes) -> bool:
+        """Whether a record is of the entry with this head, perhaps signed with another of our keys."""
+        try:
+            if read_head(raw)[2] == wanted:
+                return True
+            if len(self._keys) < 2:
+                return False
+            body = _read_body(work.handle, work.transaction, raw)
+            return encode_parts(decode_record(key, raw, body, self._keys), self._keys)[0] == wanted
+        except DecodeError:
+            return False
+
+    def clear(self) -> Mark:
+        """Forget everything; everything born before is a miss, also what is still being made."""
+
+        def begin(work: Work) -> tuple[Mark, float]:
+            return begin_epoch(work, self._space), work.totals.born
+
+        mark = self._in_force(begin)
+        self._memo.clear()
+        after: bytes | None = self._space
+        while after is not None:
+            after = self._write(lambda work, after=after: self._clear_some(work, mark, after))
+        return mark
+
+    def _clear_some(self, work: Work, mark: Mark, after: bytes) -> bytes | None:
+        more = clear_other_epochs(work, self._space, mark.epoch, _CLEARED)
+        last = work.drop_other_epochs(self._space, mark.epoch.encode("ascii"), after, _CLEARED)
+        return last or (after if more else None)
+
+    # --- the journal -------------------------------------------------------------------------------
+
+    def append(self, purges: Iterable[Purge], at: float) -> Mark:
+        """Write purges to the journal; in force in every process when this returns."""
+        purges = list(purges)
+
+        def add(work: Work) -> tuple[Mark, float]:
+            mark = current_mark(work, self._space)
+            if purges:
+                books = Books(work, self._space, mark.epoch)
+                mark = books.append(mark, purges, at, self._family.journal_limit, self._file.map_size)
+            return mark, work.totals.born
+
+        return self._in_force(add)
+
+    def _in_force(self, change: Callable[[Work], tuple[Mark, float]]) -> Mark:
+        """Change the journal of the file that every process uses when this returns."""
+        for _ in range(4):
+            mark, born = self._write(change)
+            handle = self._file.attend()
+            self._file.wait_for_others(born)
+            if handle.is_current():
+                return mark
+            self._file.renew(handle)
+        raise StoreError(f"{self._file.name}: the file is replaced again and again")
+
+    def purges_since(self, mark: Mark | None) -> Snapshot:
+        """What a follower of the journal that stands at `mark` is missing."""
+        for _ in range(2):
+            found = self._file.read(
+                lambda handle, transaction: _raw_since(handle, transaction, self._space, mark)
+            )
+            if found is not None:
+                with contextlib.suppress(DecodeError):
+                    return to_snapshot(found)
+            self._write(lambda work: begin_epoch(work, self._space))
+        raise StoreError(f"{self._file.name}: the journal cannot be read")
+
+    # --- leases ------------------------------------------------------------------------------------
+
+    def lease(self, key: str, seconds: float) -> int | None:
+        """Take the right to ask the app for a key; see `Store.lease`. Who is too late writes nothing."""
+        name = entry_name(self._space, key)
+        held = Lease.read(
+            self._file.read(lambda handle, transaction: transaction.get(name, db=handle.leases))
+        )
+        if held is not None and held.holds(time.monotonic()):
+            return None if held.token else 0
+
+        def take(work: Work) -> int | None:
+            transaction, db = work.transaction, work.handle.leases
+            held = Lease.read(transaction.get(name, db=db))
+            now = time.monotonic()
+            if held is not None and held.holds(now):
+                return None if held.token else 0
+            if transaction.stat(db)["entries"] >= _LEASES:
+                _sweep_leases(transaction, db, name, now)
+            work.totals.tokens += 1
+            transaction.put(name, Lease(work.totals.tokens, now, seconds).pack(), db=db)
+            return work.totals.tokens
+
+        return self._write(take)
+
+    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
+        """Give a lease back; see `Store.release`."""
+        name = entry_name(self._space, key)
+
+        def give_back(work: Work) -> None:
+            held = Lease.read(work.transaction.get(name, db=work.handle.leases))
+            if held is None or held.token != token:
+                return
+            if unstorable_for > 0:
+                note = Lease(0, time.monotonic(), unstorable_for).pack()
+                work.transaction.put(name, note, db=work.handle.leases)
+            else:
+                work.transaction.delete(name, db=work.handle.leases)
+
+        self._write(give_back)
+
+    # --- meta and counters -------------------------------------------------------------------------
+
+    def get_meta(self, name: str) -> str | None:
+        """A text kept beside the journal."""
+        key = room_name(META, self._space, name)
+        raw = self._file.read(lambda handle, transaction: transaction.get(key, db=handle.room))
+        return None if raw is None else raw.decode("utf-8", "surrogatepass")
+
+    def set_meta(self, name: str, value: str | None) -> None:
+        """Keep a text, or forget it."""
+        key = room_name(META, self._space, name)
+
+        def put(work: Work) -> None:
+            if value is None:
+                work.transaction.delete(key, db=work.handle.room)
+            else:
+                work.transaction.put(key, value.encode("utf-8", "surrogatepass"), db=work.handle.room)
+
+        self._write(put)
+
+    def incr_many(self, deltas: Mapping[str, int]) -> None:
+        """Add to counters: one transaction."""
+        if not deltas:
+            return
+
+        def add(work: Work) -> None:
+            for name, delta in deltas.items():
+                key = room_name(COUNTER, self._space, name)
+                raw = work.transaction.get(key, db=work.handle.room)
+                value = 0
+                if raw is not None:
+                    with contextlib.suppress(DecodeError):
+                        value = read_counter(raw)[0]
+                work.transaction.put(key, pack_counter(value + delta, name), db=work.handle.room)
+
+        self._write(add)
+
+    def counters(self) -> Mapping[str, int]:
+        """The counters that were added to."""
+        found: dict[str, int] = {}
+        for raw in self._file.read(self._read_counters):
+            with contextlib.suppress(DecodeError):
+                value, name = read_counter(raw)
+                found[name] = value
+        return found
+
+    def _read_counters(self, handle: Handle, transaction: Any) -> list[bytes]:
+        prefix = room_name(COUNTER, self._space)
+        cursor = transaction.cursor(handle.room)
+        found: list[bytes] = []
+        if cursor.set_range(prefix):
+            for key, value in cursor.iternext():
+                if not key.startswith(prefix):
+                    break
+                found.append(value)
+        return found
+
+    # --- for people --------------------------------------------------------------------------------
+
+    def scan(self, prefix: str = "") -> Iterator[Stored]:
+        """Everything stored under keys that start with `prefix`; a few entries a transaction."""
+        last: bytes | None = self._space
+        while last is not None:
+            batch, last = self._file.read(
+                lambda handle, transaction, last=last: self._read_batch(handle, transaction, last)
+            )
+            for raw, body in batch:
+                with contextlib.suppress(DecodeError):
+                    key, stored = decode_whole(raw, body, self._keys)
+                    if key.startswith(prefix):
+                        yield stored
+
+    def _read_batch(
+        self, handle: Handle, transaction: Any, last: bytes
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        mark = transaction.get(self._space, db=handle.heads)
+        found: list[tuple[bytes, bytes]] = []
+        cursor = transaction.cursor(handle.heads)
+        if mark is None or not cursor.set_range(last + b"\0"):
+            return found, None
+        epoch, looked = epoch_of(mark), 0
+        for name, raw in cursor.iternext():
+            if not name.startswith(self._space):
+                break
+            if raw[EPOCH_AT] == epoch:
+                found.append((raw, _read_body(handle, transaction, raw)))
+            looked += 1
+            if looked == _BATCH:
+                return found, name
+        return found, None
+
+    def stats(self) -> Mapping[str, int]:
+        """Entries, bytes, budgets, evictions, the length of the purge history, bytes of the file."""
+
+        def read(handle: Handle, transaction: Any) -> tuple[Any, Any, Any, int]:
+            return (
+                transaction.get(TOTALS, db=handle.room),
+                transaction.get(room_name(COUNTS, self._space), db=handle.room),
+                transaction.get(self._space, db=handle.heads),
+                os.stat(handle.path).st_size,
+            )
+
+        totals, counts, mark, size = self._file.read(read)
+        all_of_it, ours = Totals.read(totals), Space.read(counts)
+        return {
+            "entries": ours.entries,
+            "bytes": sum(all_of_it.used),
+            "max_bytes": self._file.max_bytes,
+            "negative_bytes": all_of_it.used[1],
+            "evicted": all_of_it.evicted,
+            "purges": self._read_mark(mark).seq,
+            "damaged": self._family.damaged,
+            "file_bytes": size,
+        }
+
+    def close(self) -> None:
+        """Let go of the file; what others share stays."""
+        self._memo.clear()
+        self._family.close()
+
+
+class _Family:
+    """What the namespaces of one store share."""
+
+    def __init__(self, file: File, options: StoreOptions, journal_limit: int) -> None:
+        self.file: Final = file
+        self.options: Final = options
+        self.journal_limit: Final = journal_limit
+        self.members: dict[str, LmdbStore] = {}
+        self.damaged = 0
+        self._closed = False
+        self.lock = threading.Lock()
+        _families.add(self)
+
+    def close(self) -> None:
+        """One user of the file less, once."""
+        with self.lock:
+            closed, self._closed = self._closed, True
+        if not closed:
+            self.file.release()
+
+
+_families: Final[weakref.WeakSet[_Family]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for family in list(_families):
+        family.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+_Found = tuple[str, bytes, bytes, bytes, Stored | None]
+"""A key, its name, its record, its body, and what is known to be decoded from them."""
+
+
+def _read_body(handle: Handle, transaction: Any, raw: bytes) -> bytes:
+    """The body that belongs to a record, copied; what is missing of it makes the checksum differ."""
+    try:
+        head = read_head(raw)[0]
+    except DecodeError:
+        return b""
+    if head.pieces == 1:
+        return transaction.get(piece_name(head.number, 0), b"", db=handle.bodies)  # type: ignore[no-any-return]
+    if head.pieces > -(-head.size // handle.sizes.piece):
+        return b""
+    return b"".join(
+        [
+            transaction.get(piece_name(head.number, place), b"", db=handle.bodies)
+            for place in range(head.pieces)
+        ]
+    )
+
+
+def decode_whole(raw: bytes, body: bytes, keys: Sequence[bytes]) -> tuple[str, Stored]:
+    """The key that a record was stored under, and what it holds.
+
+    Raises:
+        DecodeError: anything at all is wrong with it.
+    """
+    _, rest, head = read_head(raw)
+    stored = decode_parts(head, body, keys)
+    try:
+        return stored.key + rest.decode("utf-8", "surrogatepass"), stored
+    except UnicodeDecodeError:
+        raise DecodeError("not text") from None
+
+
+def decode_record(key: str, raw: bytes, body: bytes, keys: Sequence[bytes]) -> Stored:
+    """What a record holds that was found under a key.
+
+    Raises:
+        DecodeError: anything at all is wrong with it, such as that it belongs to another key.
+    """
+    found, stored = decode_whole(raw, body, keys)
+    if found != key or (isinstance(stored, Variants) and key != stored.key):
+        raise DecodeError("of another key")
+    if key != stored.key and not key.startswith(stored.key + "\1"):
+        raise DecodeError("of another key")
+    return stored
+
+
+def _is_of_another_version(raw: bytes) -> bool:
+    """Whether a record holds a stored form of another version, which others can read."""
+    try:
+        head = read_head(raw)[2]
+    except DecodeError:
+        return False
+    return len(head) >= HEADER.size and head.startswith(MAGIC) and head[len(MAGIC)] != FORMAT
+
+
+def _refuses(old: bytes, epoch: bytes, born: int, token: int) -> bool:
+    """Whether what is stored is newer than what would replace it."""
+    try:
+        head = read_head(old)[0]
+    except DecodeError:
+        return False
+    if not head.is_entry or head.epoch != epoch:
+        return False
+    return head.born > born or 0 < token < head.token
+
+
+def _raw_since(handle: Handle, transaction: Any, space: bytes, mark: Mark | None) -> Any:
+    """What `read_since` finds; a damaged journal is none."""
+    try:
+        return read_since(handle, transaction, space, mark)
+    except DecodeError:
+        return None
+
+
+def _sweep_leases(transaction: Any, db: Any, start: bytes, now: float) -> None:
+    """Look at a few leases from somewhere on, and remove those that have ended."""
+    cursor = transaction.cursor(db)
+    found = cursor.set_range(start) or cursor.first()
+    for _ in range(_SWEPT):
+        if not found:
+            return
+        held = Lease.read(cursor.value())
+        if held is None or not held.holds(now):
+            found = cursor.delete() and bool(cursor.key())
+        else:
+            found = cursor.next()
+
+
+def open_lmdb(url: str, options: StoreOptions) -> LmdbStore:
+    """The store for `lmdb:///var/cache/site?max_bytes=4GB`, or `lmdb://path` beside the working directory.
+
+    The file itself is made and opened when it is first needed, in each process.
+
+    Raises:
+        ValueError: no path, an unknown option, a bad size, or a path that cannot hold a cache.
+    """
+    given = url_options(url, {"max_bytes": read_bytes, "journal": read_positive})
+    path = unquote(url.partition("://")[2].partition("?")[0])
+    if not path.strip("/") or "\0" in path:
+        raise ValueError(f"{url!r}: name a directory: lmdb:///var/cache/site, or lmdb://site for a relative one")
+    directory = Path(os.path.realpath(os.path.expanduser(path)))
+    max_bytes = given.get("max_bytes", options.max_bytes)
+    if max_bytes < SMALLEST:
+        raise ValueError(f"{url!r}: max_bytes = {max_bytes} is too small; give at least {SMALLEST} (1MiB)")
+    if directory.exists() and (problem := trouble_with(directory)):
+        raise ValueError(f"{url!r}: {problem}")
+    try:
+        file = shared_file(directory, max_bytes)
+    except ValueError as error:
+        raise ValueError(f"{url!r}: {error}") from None
+    return LmdbStore(file, options, given.get("journal", JOURNAL))

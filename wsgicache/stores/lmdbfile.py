@@ -1,0 +1,500 @@
+"""The file of the LMDB store: opened once by each process that uses it, whoever in it asks.
+
+The rules this file obeys:
+
+- A directory holds one file, and its lock, in use: `<boot id>.<generation>.mdb`. What another boot of the
+  machine left is never opened: nothing is synced, so only a file whose machine never stopped is whole.
+- A damaged file is left for the next generation. Whoever has the old one open notices within `LOOK` seconds;
+  for twice as long a purge into the new one waits, so that it is in force everywhere when it returns.
+- A fork closes the file first; parent and child open it again when they next need it. A child that was forked
+  by foreign code, past Python's hooks, finds out by a page that the kernel clears in it.
+- A transaction takes no lock of Python's and writes no log: with greenlets, either could run somebody else
+  in the middle of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import re
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import lmdb
+
+from ..codec import DecodeError
+from . import StoreError
+from .lmdbrecords import TOTALS, Sizes, Totals
+
+log: Final = logging.getLogger("wsgicache")
+
+Result = TypeVar("Result")
+Job = Callable[["Handle", Any], Result]
+"""Something done in one transaction; it may be done again, where the transaction failed."""
+
+LOOK: Final = 1.0
+"""Seconds between looks whether the file is still the one that others use."""
+
+SMALLEST: Final = 1 << 20
+_READER_CHECK: Final = 10.0
+_TURNS: Final = 4
+_READERS: Final = 1024
+_VISITED: Final = 65536
+_OLD: Final = 3600.0
+_NAME: Final = re.compile(r"([0-9a-f]{32}|synced)\.([0-9]{1,9})\.mdb(-lock)?\Z")
+_WIPE_ON_FORK: Final = 18
+
+_DAMAGE: Final = (
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+    DecodeError,
+)
+
+
+def boot_id() -> str | None:
+    """What tells this boot of the machine from every other, where the system can tell."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    boot = text.strip().replace("-", "").lower()
+    return boot if re.fullmatch("[0-9a-f]{32}", boot) else None
+
+
+def _booted_at() -> float:
+    """When the machine started, by its wall clock."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else None
+    return time.time() - (time.monotonic() if clock is None else time.clock_gettime(clock))
+
+
+class Handle:
+    """A file as one process has it open."""
+
+    __slots__ = (
+        "alive", "begin", "bodies", "env", "expiry", "generation", "heads", "inode", "journal", "leases",
+        "negatives", "path", "queue", "room", "sizes",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, generation: int, map_size: int, *, synced: bool) -> None:
+        self.path: Final = path
+        self.generation: Final = generation
+        self.env = lmdb.open(
+            str(path), subdir=False, map_size=map_size, mode=0o600, max_dbs=8, max_readers=_READERS,
+            sync=synced, metasync=synced, max_spare_txns=0,
+        )  # fmt: skip
+        try:
+            self._furnish()
+        except BaseException:
+            self.env.close()
+            raise
+
+    def _furnish(self) -> None:
+        """Open the databases, and make what a new file needs."""
+        self.sizes: Final = Sizes(self.env.stat()["psize"])
+        self._make_whole()
+        self.env.reader_check()
+        with self.env.begin(write=True) as transaction:
+            names = ("heads", "bodies", "queue", "negatives", "expiry", "journal", "leases", "room")
+            opened = [self.env.open_db(name.encode("ascii"), txn=transaction) for name in names]
+            self.heads, self.bodies, self.queue, self.negatives = opened[:4]
+            self.expiry, self.journal, self.leases, self.room = opened[4:]
+            totals = transaction.get(TOTALS, db=self.room)
+            if totals is None:
+                totals = Totals(time.monotonic()).pack()
+                transaction.put(TOTALS, totals, db=self.room)
+            Totals.read(totals)
+        self.inode = os.stat(self.path).st_ino
+        self.begin: Final = self.env.begin
+        self.alive: Final = _alive()
+
+    def _make_whole(self) -> None:
+        """Lengthen a file that is shorter than its pages: to read past its end would kill the process."""
+        if not hasattr(os, "posix_fallocate"):
+            return
+        wanted = (self.env.info()["last_pgno"] + 1) * self.sizes.page
+        if os.stat(self.path).st_size >= wanted:
+            return
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, wanted - 1, 1)  # which never shortens, whoever writes meanwhile
+        finally:
+            os.close(descriptor)
+
+    def is_current(self) -> bool:
+        """Whether this is the file that a newcomer would open."""
+        try:
+            if os.stat(self.path).st_ino != self.inode:
+                return False
+        except OSError:
+            return False
+        return not os.path.exists(self.path.with_name(_next_name(self.path.name)))
+
+
+def _alive() -> Any:
+    """One byte that is 1 in this process and 0 in its forks, where the system can do that."""
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page.madvise(_WIPE_ON_FORK)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return bytearray(b"\1")
+    page[0] = 1
+    return page
+
+
+def _next_name(name: str) -> str:
+    boot, generation, _ = name.split(".")
+    return f"{boot}.{int(generation) + 1}.mdb"
+
+
+class File:
+    """The file of one directory, in this process. All stores of the directory share it.
+
+    Args:
+        directory: absolute; made when it is first needed.
+        max_bytes: what the file may take on the disk.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self.directory: Final = directory
+        self.max_bytes: Final = max_bytes
+        self.name: Final = f"lmdb://{directory}"
+        self.users = 0
+        page = mmap.PAGESIZE
+        self._reserve = max(max_bytes // 32, 64 * page)
+        self.map_size: Final = (max_bytes - self._reserve) // page * page
+        """What the file may take; beyond it is a reserve, so that a full file can still be purged."""
+        self.visited: Final[set[bytes]] = set()
+        """Names that this process was asked for since the eviction hand last passed them."""
+        self.handle: Handle | None = None
+        self.due = 0.0
+        """Monotonic instant at which `attend` must be called before the handle is used again."""
+        self._readers_due = 0.0
+        self._least = 0
+        self._renew_locks()
+
+    def _renew_locks(self) -> None:
+        self._writing = threading.RLock()
+        """Held while this process writes, and before `_lock` by whoever closes the file: a write transaction
+        is never closed under its owner."""
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    # --- opening -----------------------------------------------------------------------------------
+
+    def attend(self) -> Handle:
+        """The file, open and current.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        handle = self.handle
+        now = time.monotonic()
+        if handle is not None and handle.alive[0] and now < self.due:
+            return handle
+        if self._pid != os.getpid():
+            self._inherited()
+        if handle is not None and now >= self.due and not handle.is_current():
+            self.renew(handle)
+        with self._lock:
+            if self.handle is None:
+                self.handle = self._open()
+            self.due = time.monotonic() + LOOK
+            if now >= self._readers_due:
+                self._readers_due = now + _READER_CHECK
+                self._check_readers(self.handle)
+            if len(self.visited) > _VISITED:
+                self.visited.clear()
+            return self.handle
+
+    def _check_readers(self, handle: Handle) -> None:
+        """Free the places of readers that were killed: what they last read could not be overwritten."""
+        try:
+            handle.env.reader_check()
+        except lmdb.Error as error:
+            log.warning("%s: %s", self.name, error)
+
+    def _inherited(self) -> None:
+        """In a child that was forked past Python's hooks: let go of what is the parent's."""
+        self._renew_locks()
+        self._close()
+
+    def _close(self) -> None:
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            handle.env.close()
+
+    def _open(self) -> Handle:
+        try:
+            self._make_directory()
+            boot = boot_id()
+            return self._open_newest("synced" if boot is None else boot)
+        except (OSError, lmdb.Error) as error:
+            raise StoreError(f"{self.name}: {error}") from error
+
+    def _make_directory(self) -> None:
+        """0700, what is above it as usual. One that everybody may write to is refused."""
+        if not self.directory.exists():
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+        problem = trouble_with(self.directory)
+        if problem is not None:
+            raise StoreError(f"{self.name}: {problem}")
+
+    def _open_newest(self, boot: str) -> Handle:
+        """Open the newest generation, or a newer one where that is damaged; remove what is out of use."""
+        error: Exception | None = None
+        for _ in range(_TURNS):
+            newest = max([self._least, *self._generations(boot)])
+            path = self.directory / f"{boot}.{newest}.mdb"
+            try:
+                handle = Handle(path, newest, self.map_size, synced=boot == "synced")
+            except _DAMAGE as damage:
+                log.warning("%s: %s is damaged (%s) and left for a new one", self.name, path.name, damage)
+                self._least, error = newest + 1, damage
+                continue
+            if not handle.is_current():  # another process left it for the next one, while we were opening it
+                handle.env.close()
+                continue
+            self._hand_over(path)
+            self._sweep(boot, newest)
+            return handle
+        raise StoreError(f"{self.name}: {error}")
+
+    def _generations(self, boot: str) -> list[int]:
+        matches = [_NAME.match(name) for name in os.listdir(self.directory)]
+        return [int(match[2]) for match in matches if match and match[1] == boot and not match[3]]
+
+    def _hand_over(self, path: Path) -> None:
+        """What the superuser opens in somebody's directory stays usable for them."""
+        if not hasattr(os, "geteuid") or os.geteuid() != 0:
+            return
+        owner = os.stat(self.directory)
+        for name in (path, path.with_name(path.name + "-lock")):
+            if owner.st_uid != 0 and os.stat(name).st_uid == 0:
+                os.chown(name, owner.st_uid, owner.st_gid)
+
+    def _sweep(self, boot: str, newest: int) -> None:
+        """Remove files of earlier generations and boots, except what somebody may still write to."""
+        now = time.time()
+        quiet = max(_booted_at(), now - _OLD)
+        for name in os.listdir(self.directory):
+            match = _NAME.match(name)
+            if match is None:
+                continue
+            path = self.directory / name
+            with contextlib.suppress(OSError):  # another process was quicker
+                if match[1] == boot:
+                    gone = int(match[2]) < newest
+                else:
+                    gone = os.stat(path).st_mtime < quiet
+                if gone:
+                    path.unlink()
+
+    # --- transactions ------------------------------------------------------------------------------
+
+    def read(self, job: Job[Result]) -> Result:
+        """Do something in a read transaction.
+
+        Raises:
+            StoreError: it could not be done.
+        """
+        return self._run(job, None)
+
+    def write(self, job: Job[Result], relieve: Callable[[Handle], None]) -> Result:
+        """Do something in a write transaction: all of it, or nothing.
+
+        Args:
+            relieve: makes room in a file that is full; then the job is tried once more.
+
+        Raises:
+            StoreError: it could not be done.
+        """
+        return self._run(job, relieve)
+
+    def _run(self, job: Job[Result], relieve: Callable[[Handle], None] | None) -> Result:
+        full = False
+        trouble: BaseException | None = None
+        for _ in range(_TURNS):
+            handle = self.attend()
+            try:
+                if relieve is None:
+                    with handle.begin() as transaction:
+                        return job(handle, transaction)
+                with self._writing:
+                    handle = self.attend()
+                    with handle.begin(write=True) as transaction:
+                        return job(handle, transaction)
+            except lmdb.MapFullError as error:
+                trouble = error
+                if full or relieve is None:
+                    break
+                full = True
+                relieve(handle)
+            except _DAMAGE as error:
+                trouble = error
+                self.abandon(handle, error)
+            except lmdb.Error as error:
+                trouble = error
+                if not self._mend(handle, error):
+                    break
+        self._give_up(trouble)
+
+    def _give_up(self, trouble: BaseException | None) -> NoReturn:
+        raise StoreError(f"{self.name}: {trouble}") from trouble
+
+    def _mend(self, handle: Handle, error: lmdb.Error) -> bool:
+        """Whether what went wrong may go better the next time."""
+        if isinstance(error, lmdb.MapResizedError):  # another process gave the file more room
+            self._resize(handle, 0)
+            return True
+        if isinstance(error, lmdb.ReadersFullError):
+            self._check_readers(handle)
+            return True
+        if isinstance(error, lmdb.BadRslotError):
+            self.renew(handle)
+            return True
+        with self._writing:  # who closes the file, or gives it more room, holds this
+            return self.handle is not handle or isinstance(error, lmdb.BadTxnError) or _is_invalid(error)
+
+    def grow(self, handle: Handle) -> None:
+        """Let a full file have its reserve too."""
+        self._resize(handle, self.map_size + self._reserve // mmap.PAGESIZE * mmap.PAGESIZE)
+
+    def _resize(self, handle: Handle, size: int) -> None:
+        with self._writing, contextlib.suppress(lmdb.Error):  # it was closed, and will be opened anew
+            handle.env.set_mapsize(size)
+
+    def renew(self, handle: Handle) -> None:
+        """Open the file anew."""
+        with self._writing, self._lock:
+            if self.handle is handle:
+                self._close()
+
+    def abandon(self, handle: Handle, error: BaseException) -> None:
+        """Leave a damaged file for a new one."""
+        with self._writing, self._lock:
+            if self.handle is not handle:
+                return
+            self._close()
+            self._least = max(self._least, handle.generation + 1)
+        log.warning("%s: %s is damaged (%s) and left for a new one", self.name, handle.path.name, error)
+
+    def wait_for_others(self, born: float) -> None:
+        """Return when no process uses an earlier generation any more.
+
+        Args:
+            born: monotonic instant at which this one was made.
+        """
+        handle = self.attend()
+        left = born + 2 * LOOK - time.monotonic()
+        if handle.generation and left > 0:
+            time.sleep(min(left, 2 * LOOK))
+
+    # --- sharing -----------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """One user less; the last one closes it."""
+        with _files_lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+        with self._writing, self._lock:
+            if self._pid == os.getpid():
+                self._close()
+
+    def before_fork(self) -> None:
+        """Close, so that no child inherits it; who is using it opens it again afterwards."""
+        self._writing.acquire()
+        self._lock.acquire()
+        if self._pid == os.getpid():
+            self._close()
+
+    def after_fork(self, *, child: bool) -> None:
+        """In parent and child."""
+        if child:
+            self._renew_locks()
+        else:
+            self._lock.release()
+            self._writing.release()
+
+
+def _is_invalid(error: lmdb.Error) -> bool:
+    """Whether a handle was closed, or its map replaced, by another thread in the middle of its use."""
+    text = str(error)
+    return "closed/deleted/dropped" in text or "Invalid argument" in text
+
+
+def trouble_with(directory: Path) -> str | None:
+    """Why a directory that exists must not hold a cache."""
+    if not directory.is_dir():
+        return "that is no directory; name one that is or may be made"
+    if sys.platform != "win32" and os.stat(directory).st_mode & 0o002:
+        return f"everybody may write there, and so plant pages; chmod o-w {directory}, or name another"
+    return None
+
+
+# --- one file a directory and process ----------------------------------------------------------------
+
+_files: Final[weakref.WeakValueDictionary[Path, File]] = weakref.WeakValueDictionary()
+_files_lock = threading.Lock()
+_forking: list[File] = []
+
+
+def shared_file(directory: Path, max_bytes: int) -> File:
+    """The file of a directory, the same for all who ask in this process.
+
+    Raises:
+        ValueError: it is in use here with another size.
+    """
+    with _files_lock:
+        file = _files.get(directory)
+        if file is None or (file.users == 0 and file.max_bytes != max_bytes):
+            file = _files[directory] = File(directory, max_bytes)
+        elif file.max_bytes != max_bytes:
+            raise ValueError(
+                f"max_bytes = {max_bytes}, and another cache of this process has it open with "
+                f"{file.max_bytes}; give both the same"
+            )
+        file.users += 1
+        return file
+
+
+def _before_fork() -> None:
+    _files_lock.acquire()
+    _forking[:] = _files.values()
+    for file in _forking:
+        file.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for file in _forking:
+        file.after_fork(child=False)
+    _forking.clear()
+    _files_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _files_lock
+    for file in _forking:
+        file.after_fork(child=True)
+    _forking.clear()
+    _files_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
