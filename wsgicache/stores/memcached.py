@@ -11,7 +11,6 @@ the token of the fill.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -24,6 +23,7 @@ from ..entry import Entry, Stored
 from ..journal import Mark, Purge, Snapshot
 from ..options import read_bytes, read_duration, read_positive
 from . import StoreError, StoreOptions, shown
+from .memcachedextras import Counters, Leases
 from .memcachedjournal import ServerJournal
 from .memcachedservers import Refused, Server, Servers, read_server
 from .memo import Memo, MemoSlot
@@ -47,14 +47,6 @@ _NOW: Final = -1
 
 _LINE: Final = re.compile(rb"([0-9a-f]{1,64}) (-|[0-9]{1,19}) ([0-9]{1,20})\n")
 _LONGEST_LINE: Final = 128
-
-_LEASE: Final = re.compile(rb"([hn]) ([0-9]{1,20}) ([0-9]{1,12}\.[0-9]{3})\Z")
-
-_BIAS: Final = 1 << 62
-"""Added to counters, because memcached counts no lower than 0."""
-
-_COUNTERS: Final = 1024
-"""Names of counters; more are not counted."""
 
 
 class _Shared:
@@ -106,6 +98,8 @@ class MemcachedStore:
         self._keys = common.options.signing_keys
         self._journal = ServerJournal(self._home, self._prefix, common.purges)
         self._mark_name = self._journal.mark_name
+        self._leases = Leases(self._home, self._prefix + b"t")
+        self._counters = Counters(self._home, self._prefix)
         self._memo = Memo(common.options.memo_bytes)
         self.peek = self._memo.peek
         """What this process has decoded of a key; to be confirmed before it is served."""
@@ -269,58 +263,17 @@ class MemcachedStore:
         """What a follower of the journal that stands at `mark` is missing."""
         return self._journal.since(mark)
 
-    # --- leases ------------------------------------------------------------------------------------
+    # --- leases, meta, counters --------------------------------------------------------------------
 
     def lease(self, key: str, seconds: float) -> int | None:
-        """Take the right to ask the app for a key; see `Store.lease`.
-
-        The end of a lease is in it, and it expires a second later at most by the server's clock, so that a
-        holder whose clock was wrong cannot keep it.
-        """
+        """Take the right to ask the app for a key; see `Store.lease`."""
         name = self._name(b"l", key)
-        server = self._servers.of(name)
-        for _ in range(_ROUNDS):
-            raw, cas = server.call("gets", name)
-            kind, last, until = _read_lease(raw)
-            if time.time() < until:
-                return 0 if kind == b"n" else None
-            token = self._token(last)
-            call = ("add",) if cas is None else ("cas", cas)
-            if server.call(call[0], name, *_lease(b"h", token, seconds, *call[1:])):
-                return token
-        return None
-
-    def _token(self, above: int) -> int:
-        """A number that no lease had before.
-
-        A counter beside the journal, which begins with the clock's nanoseconds: should the server forget
-        it, it goes on above where it was, because nobody takes a lease each nanosecond.
-        """
-        name = self._prefix + b"t"
-        token = self._home.call("incr", name, 1)
-        if token is None:
-            self._home.call("add", name, b"%d" % time.time_ns())
-            token = self._home.call("incr", name, 1)
-        if token is not None and token <= above:  # it was forgotten, and our clock is behind
-            token = self._home.call("incr", name, above - token + 1)
-        if token is None:
-            raise StoreError(f"{self._home.name} keeps no counter")
-        return int(token)
+        return self._leases.take(self._servers.of(name), name, seconds)
 
     def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
         """Give a lease back; see `Store.release`."""
         name = self._name(b"l", key)
-        server = self._servers.of(name)
-        raw, cas = server.call("gets", name)
-        kind, held, _ = _read_lease(raw)
-        if kind != b"h" or held != token:
-            return
-        if unstorable_for > 0:
-            server.call("cas", name, *_lease(b"n", token, unstorable_for, cas))
-        else:
-            server.call("cas", name, b"", cas, _NOW)
-
-    # --- meta, counters ----------------------------------------------------------------------------
+        self._leases.give_back(self._servers.of(name), name, token, unstorable_for)
 
     def get_meta(self, name: str) -> str | None:
         """A text kept beside the journal, for as long as its server keeps it."""
@@ -336,40 +289,11 @@ class MemcachedStore:
 
     def incr_many(self, deltas: Mapping[str, int]) -> None:
         """Add to counters, one command each; names beyond the first 1024 are not counted."""
-        known = self._enter(deltas)
-        for name, delta in deltas.items():
-            if name not in known or not delta:
-                continue
-            wire = self._name(b"c", name)
-            command = ("incr", wire, delta) if delta > 0 else ("decr", wire, -delta)
-            if self._home.call(*command) is None:
-                self._home.call("add", wire, b"%d" % _BIAS)
-                self._home.call(*command)
-
-    def _enter(self, names: Iterable[str]) -> set[str]:
-        """Have names in the directory of counters; those that are in it."""
-        directory = self._prefix + b"d"
-        for _ in range(_ROUNDS):
-            raw, cas = self._home.call("gets", directory)
-            known = _names(raw)
-            new = [name for name in names if name not in known][: _COUNTERS - len(known)]
-            if not new:
-                return set(known)
-            data = json.dumps([*known, *new]).encode("ascii")
-            call = ("add",) if cas is None else ("cas", cas)
-            if self._home.call(call[0], directory, data, *call[1:]):
-                return {*known, *new}
-        raise StoreError(f"{self._home.name}: others were quicker {_ROUNDS} times")
+        self._counters.add(deltas)
 
     def counters(self) -> Mapping[str, int]:
         """The counters that were added to, as far as the server still has them."""
-        wires = {self._name(b"c", name): name for name in _names(self._home.call("get", self._prefix + b"d"))}
-        found: dict[str, int] = {}
-        for start in range(0, len(wires), _AT_ONCE):
-            asked = list(wires)[start : start + _AT_ONCE]
-            values = self._home.call("get_many", asked)
-            found.update({wires[wire]: int(values[wire]) - _BIAS for wire in asked if wire in values})
-        return found
+        return self._counters.read()
 
     # --- what people ask ---------------------------------------------------------------------------
 
@@ -437,26 +361,6 @@ def _expiry(keep_until: float) -> int:
     if keep_until < _LAST_INSTANT:
         return int(keep_until)
     return _RELATIVE  # beyond 2038 there are no instants: 30 days, which are not too long
-
-
-def _lease(kind: bytes, token: int, seconds: float, *cas: bytes) -> tuple[Any, ...]:
-    """The arguments of the command that stores a lease: value, ticket, expiry."""
-    value = b"%b %d %.3f" % (kind, token, time.time() + seconds)
-    return value, *cas, min(_RELATIVE, math.ceil(seconds) + 1)
-
-
-def _read_lease(raw: bytes | None) -> tuple[bytes, int, float]:
-    """Kind (held or noted as unstorable), token, end; what is none ended long ago."""
-    match = None if raw is None else _LEASE.match(raw)
-    return (b"", 0, 0.0) if match is None else (match[1], int(match[2]), float(match[3]))
-
-
-def _names(data: bytes | None) -> list[str]:
-    try:
-        names = json.loads(data or b"[]")
-    except (ValueError, RecursionError):
-        return []
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def open_memcached(url: str, options: StoreOptions) -> MemcachedStore:
