@@ -21,11 +21,12 @@ def free_port():
 class Memcached:
     """One memcached that can be killed and started again on its port."""
 
-    def __init__(self, *arguments, port=None):
+    def __init__(self, *arguments, port=None, log=subprocess.DEVNULL):
         if shutil.which("memcached") is None:
             pytest.skip("memcached is not installed: apt-get install memcached")
         self.arguments = arguments
         self.port = port
+        self.log = log
         self.process = None
         self.start()
 
@@ -39,7 +40,7 @@ class Memcached:
             command = ["memcached", "-p", str(port), "-l", "127.0.0.1", "-t", "2", "-U", "0", *self.arguments]
             if shutil.which("id") and subprocess.run(["id", "-u"], capture_output=True).stdout == b"0\n":
                 command += ["-u", "nobody"]
-            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log)
             if self._answers(port):
                 self.port = port
                 return
@@ -63,8 +64,9 @@ class Memcached:
         self.process.kill()
         self.process.wait()
 
-    def restart(self):
+    def restart(self, *arguments):
         self.kill()
+        self.arguments = arguments or self.arguments
         self.start()
 
     def told(self, *lines):
@@ -76,28 +78,51 @@ class Memcached:
                 told += talk.recv(65536)
             return told
 
-    def keys(self):
-        """The names of everything that it holds."""
-        import re
+    def has(self, name):
+        return self.told(b"get " + name) != b"END\r\n"
 
-        return {bytes(name) for name in re.findall(rb"key=(\S+)", self.told(b"lru_crawler metadump all"))}
+    def stat(self, name):
+        told = dict(line.split(b" ", 2)[1:] for line in self.told(b"stats").splitlines() if b" " in line)
+        return int(told[name])
 
 
-class BlackHole:
-    """Takes connections and never says a word."""
+class Scripted:
+    """Takes connections, reads a command on each, says what it was told to say, and then nothing more.
 
-    def __init__(self):
+    With no words it is a black hole.
+    """
+
+    def __init__(self, *words):
+        self._words = list(words)
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self._listening.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self.taken = []
+        self.heard = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.taken.append(connection)
+            self.heard.append(connection.recv(65536))
+            if self._words:
+                connection.sendall(self._words.pop(0))
 
     def close(self):
+        self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self._thread.join()
+        for connection in self.taken:
+            connection.close()
 
 
 @contextmanager
-def memcached(*arguments):
-    server = Memcached(*arguments)
+def memcached(*arguments, **options):
+    server = Memcached(*arguments, **options)
     try:
         yield server
     finally:

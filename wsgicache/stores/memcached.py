@@ -29,7 +29,7 @@ from .memcachedservers import Refused, Server, Servers, read_server
 from .memo import Memo, MemoSlot
 from .urls import url_options
 
-PURGES: Final = 8192
+PURGES: Final = 16384
 """Purges remembered one by one, unless the URL says otherwise."""
 
 _ROUNDS: Final = 32
@@ -367,7 +367,7 @@ def open_memcached(url: str, options: StoreOptions) -> MemcachedStore:
     """The store for `memcached://host:port,host:port`, or `memcached:///path/of/a/socket`.
 
     Options: `journal=host:port` (the server that keeps the purge journal; the first unless given),
-    `timeout=50ms`-like seconds, `memo_bytes=16MB`, `purges=8192`.
+    `timeout=50ms`-like seconds, `memo_bytes=16MB`, `purges=16384`.
 
     Raises:
         ValueError: no server, a malformed one, or an unknown or malformed option.

@@ -157,7 +157,9 @@ class Counters:
         for start in range(0, len(wires), _AT_ONCE):
             asked = list(wires)[start : start + _AT_ONCE]
             values = self._home.call("get_many", asked)
-            found.update({wires[wire]: int(values[wire]) - _BIAS for wire in asked if wire in values})
+            for wire, value in values.items():
+                if value.strip().isdigit():  # it pads with blanks what became shorter
+                    found[wires[wire]] = int(value) - _BIAS
         return found
 
 

@@ -123,6 +123,7 @@ class Server:
             raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
         except (MemcacheError, ValueError, KeyError) as error:  # what it said, and what cannot be parsed
             breaker.succeed()
+            self._item_size = None  # it may be another than it was
             raise Refused(f"{self.name}: {command}: {error or type(error).__name__}") from error
         if breaker.is_open:
             breaker.succeed()
