@@ -56,8 +56,8 @@ def read_server(text: str) -> Spec:
         raise ValueError("users and passwords are not known; memcached is protected by its network")
     host, port = text, str(DEFAULT_PORT)
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
+        host, closed, rest = text[1:].partition("]")
+        port = (rest.removeprefix(":") or port) if closed else ""
     elif ":" in text:
         host, _, port = text.partition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
