@@ -20,7 +20,11 @@ LAYERS = {
         "options", "profile", "plan", "facts", "policy", "invalidation", "answer", "tokens", "cookiepass",
         "hints",
     ],
-    "2 stores": ["stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker"],
+    "2 stores": [
+        "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
+        "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
+        "stores.cachelib",
+    ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",
         "engine", "fill", "config", "explain", "purge",
@@ -59,6 +63,9 @@ LAZY = {
     ("options", "others: difflib"): "only a misspelt option needs it",
 }
 """Imports inside functions, each with its reason."""
+
+EXTRAS = {"stores.memcachedservers": "pymemcache", "stores.cachelib": "cachelib"}
+"""Modules that are imported only by whoever asks for them, and the package that they bring in."""
 
 FACES = ("flask",)
 """Packages of layer 5: their modules need no entry each, and may need packages that are extras."""
@@ -304,4 +311,5 @@ def test_what_is_outside_the_standard_library_is_imported_where_it_is_declared()
     for module in INNER:
         for name, line in imports(module, lazy=False):
             known = name in MODULES or top(name) in sys.stdlib_module_names or top(name) in declared
+            known |= EXTRAS.get(module) == top(name)
             assert known, f"{module}, line {line}: {name} is no dependency"
