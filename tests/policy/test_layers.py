@@ -22,7 +22,7 @@ LAYERS = {
     ],
     "2 stores": [
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
-        "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
+        "stores.values", "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
         "stores.cachelib",
     ],
     "3 engine": [

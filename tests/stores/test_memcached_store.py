@@ -60,7 +60,7 @@ def found(store, key="/a"):
 
 
 def name_of(store, key="/a"):
-    return store._name(b"e", key)
+    return store._name("e", key)
 
 
 def verdict(store, born, key=KEY):
@@ -507,17 +507,15 @@ class Clock:
 
 def test_a_lease_ends_by_the_servers_clock(store, server, monkeypatch):
     """Its holder's clock was wrong by a year: it expires even so."""
-    monkeypatch.setattr(
-        "wsgicache.stores.memcachedextras.time", Clock(time.time() + 365 * DAY, time.time_ns())
-    )
+    monkeypatch.setattr("wsgicache.stores.values.time", Clock(time.time() + 365 * DAY, time.time_ns()))
     store.lease("/a", 30)
-    told = re.match(rb"HD t(\d+)", server.told(b"mg " + store._name(b"l", "/a") + b" t", b"get none"))
+    told = re.match(rb"HD t(\d+)", server.told(b"mg " + store._name("l", "/a") + b" t", b"get none"))
     assert int(told[1]) <= 31
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", b"h 99 1", b"h x 1.000"])
 def test_a_lease_that_is_none_is_taken(store, junk):
-    store._home.call("set", store._name(b"l", "/a"), junk)
+    store._home.call("set", store._name("l", "/a"), junk)
     assert store.lease("/a", 60) > 0
     assert store.lease("/a", 60) is None
 
@@ -547,7 +545,7 @@ def test_counters_survive_their_directory(store, junk):
 
 def test_a_counter_that_is_none_is_not_told(store):
     store.incr_many({"a": 1, "b": 1})
-    store._home.call("set", store._name(b"c", "a"), b"many")
+    store._home.call("set", store._name("c", "a"), b"many")
     assert store.counters() == {"b": 1}
     with pytest.raises(StoreError, match="incr"):
         store.incr_many({"a": 1})

@@ -4,22 +4,18 @@ memcached may forget any item at any time, cannot list what it holds, and compar
 time. So what is here is right however much of it goes: an entry that is gone is a miss, and a mark that is
 gone makes all entries misses (`memcachedjournal`).
 
-A value is a line and the stored form of `codec`. The line says what `set` must know of what it replaces
-without decoding it: the epoch, the number of the purge before the fill (`-` for a record of varying fields),
-the token of the fill.
+Values are those of `values`, names are hex digits.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, Final
 
-from ..codec import DecodeError, decode, encode, wire_name
-from ..entry import Entry, Stored
+from ..codec import encode
+from ..entry import Stored
 from ..journal import Mark, Purge, Snapshot
 from ..options import read_bytes, read_duration, read_positive
 from . import StoreError, StoreOptions, shown
@@ -28,6 +24,7 @@ from .memcachedjournal import ServerJournal
 from .memcachedservers import Refused, Server, Servers, read_server
 from .memo import Memo, MemoSlot
 from .urls import url_options
+from .values import Names, is_same, line_for, read_line, read_stored, refuses
 
 PURGES: Final = 16384
 """Purges remembered one by one, unless the URL says otherwise."""
@@ -44,9 +41,6 @@ _RELATIVE: Final = 30 * 24 * 3600
 _LAST_INSTANT: Final = 2**31 - 1
 _NOW: Final = -1
 """An expiry in the past: how an item is deleted by compare-and-set."""
-
-_LINE: Final = re.compile(rb"([0-9a-f]{1,64}) (-|[0-9]{1,19}) ([0-9]{1,20})\n")
-_LONGEST_LINE: Final = 128
 
 
 class _Shared:
@@ -91,8 +85,8 @@ class MemcachedStore:
 
     def _furnish(self, common: _Shared, namespace: str) -> None:
         self._common = common
-        digest = blake2b(namespace.encode("utf-8", "surrogatepass"), digest_size=8, person=b"wsgicache")
-        self._prefix = digest.hexdigest().encode("ascii")
+        self._names = Names(namespace)
+        self._prefix = self._names.prefix.encode("ascii")
         self._servers = common.servers
         self._home: Server = common.servers.journal
         self._keys = common.options.signing_keys
@@ -115,9 +109,8 @@ class MemcachedStore:
             known._furnish(self._common, namespace)
         return self._common.rooms.setdefault(namespace, known)
 
-    def _name(self, kind: bytes, text: str) -> bytes:
-        """What a text is called on the wire: hex digits of one length, whatever a client sent."""
-        return self._prefix + kind + wire_name(text).encode("ascii")
+    def _name(self, kind: str, text: str) -> bytes:
+        return self._names.of(kind, text).encode("ascii")
 
     # --- entries -----------------------------------------------------------------------------------
 
@@ -127,7 +120,7 @@ class MemcachedStore:
         One round trip where all is on the journal's server; otherwise one for the mark and one for each
         server, in turn.
         """
-        names = [self._name(b"e", key) for key in keys]
+        names = [self._name("e", key) for key in keys]
         raw_mark, found = self._fetch(names)
         mark = self._journal.read(raw_mark)
         pairs = zip(keys, names, strict=True)
@@ -145,14 +138,15 @@ class MemcachedStore:
 
     def _read(self, key: str, name: bytes, raw: bytes | None, mark: Mark) -> Stored | None:
         if raw is None:
+            self._memo.forget(key)
             return None
-        line = _LINE.match(raw[:_LONGEST_LINE])
-        if line is not None and line[1] != mark.epoch.encode("ascii"):
+        line = read_line(raw)
+        if line is not None and line.epoch != mark.epoch.encode("ascii"):
             return None  # from before the history began; the next fill takes its place
         stored = self._memo.recall(key, raw)
         if stored is not None:
             return stored
-        stored = None if line is None else self._decode(key, line, raw)
+        stored = read_stored(key, raw, self._keys)
         if stored is None:
             self._damaged += 1
             self._memo.forget(key)
@@ -160,17 +154,6 @@ class MemcachedStore:
             return None
         self._memo.keep(key, name, raw, stored)
         return stored
-
-    def _decode(self, key: str, line: re.Match[bytes], raw: bytes) -> Stored | None:
-        """What a value holds; None for what is damaged, foreign, or another key's."""
-        try:
-            stored = decode(raw[line.end() :], self._keys)
-        except DecodeError:
-            return None
-        if isinstance(stored, Entry):
-            ours = key == stored.key or key.startswith(stored.key + "\1")
-            return stored if ours and _line(stored, "", int(line[3])) == line[0] else None
-        return stored if key == stored.key and line[2] == b"-" else None
 
     def confirm(self, slot: MemoSlot) -> bytes | None:
         """The mark as it is stored, if what is stored is still what the slot holds; else None."""
@@ -200,13 +183,13 @@ class MemcachedStore:
         there before would otherwise be shown on. Where the server does not answer, what was there stays,
         for as long as it was to be kept and no purge covers it.
         """
-        name = self._name(b"e", key)
+        name = self._name("e", key)
         server = self._servers.of(name)
         data = encode(stored, self._keys)
         for _ in range(_ROUNDS):
             mark, old, cas = self._look(server, name)
-            line = _line(stored, mark.epoch, token)
-            if _refuses(old, line, mark.epoch):
+            line = line_for(stored, mark.epoch, token)
+            if refuses(old, line, mark.epoch):
                 return False
             value = line + data
             if not server.has_room_for(name, value):
@@ -234,15 +217,14 @@ class MemcachedStore:
 
     def delete(self, key: str, only: Stored | None = None) -> bool:
         """Forget a key, or only while it holds this very entry."""
-        name = self._name(b"e", key)
+        name = self._name("e", key)
         server = self._servers.of(name)
         self._memo.forget(key)
         if only is None:
             return bool(server.call("delete", name))
         raw, cas = server.call("gets", name)
-        line = None if raw is None else _LINE.match(raw[:_LONGEST_LINE])
-        stored = None if line is None or raw is None else self._decode(key, line, raw)
-        if stored is None or encode(stored) != encode(only):
+        stored = None if raw is None else read_stored(key, raw, self._keys)
+        if stored is None or not is_same(stored, only):
             return False
         return bool(server.call("cas", name, b"", cas, _NOW))
 
@@ -267,25 +249,25 @@ class MemcachedStore:
 
     def lease(self, key: str, seconds: float) -> int | None:
         """Take the right to ask the app for a key; see `Store.lease`."""
-        name = self._name(b"l", key)
+        name = self._name("l", key)
         return self._leases.take(self._servers.of(name), name, seconds)
 
     def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
         """Give a lease back; see `Store.release`."""
-        name = self._name(b"l", key)
+        name = self._name("l", key)
         self._leases.give_back(self._servers.of(name), name, token, unstorable_for)
 
     def get_meta(self, name: str) -> str | None:
         """A text kept beside the journal, for as long as its server keeps it."""
-        data = self._home.call("get", self._name(b"x", name))
+        data = self._home.call("get", self._name("x", name))
         return None if data is None else data.decode("utf-8", "surrogatepass")
 
     def set_meta(self, name: str, value: str | None) -> None:
         """Keep a text, or forget it."""
         if value is None:
-            self._home.call("delete", self._name(b"x", name))
+            self._home.call("delete", self._name("x", name))
         else:
-            self._home.call("set", self._name(b"x", name), value.encode("utf-8", "surrogatepass"))
+            self._home.call("set", self._name("x", name), value.encode("utf-8", "surrogatepass"))
 
     def incr_many(self, deltas: Mapping[str, int]) -> None:
         """Add to counters, one command each; names beyond the first 1024 are not counted."""
@@ -333,24 +315,6 @@ _STATS: Final = {
     b"limit_maxbytes": "servers_max_bytes",
     b"evictions": "servers_evicted",
 }
-
-
-def _line(stored: Stored, epoch: str, token: int) -> bytes:
-    """What stands before the stored form; for a record, which is born nowhere, the epoch of now."""
-    if isinstance(stored, Entry):
-        return f"{stored.born.epoch} {stored.born.seq} {token}\n".encode("utf-8", "surrogatepass")
-    return f"{epoch} - {token}\n".encode("ascii")
-
-
-def _refuses(old: bytes | None, line: bytes, epoch: str) -> bool:
-    """Whether an entry does not take the place of what is there: its epoch is over, or it came earlier."""
-    new = _LINE.match(line)
-    if new is None or new[1] != epoch.encode("ascii"):
-        return True
-    there = None if old is None else _LINE.match(old[:_LONGEST_LINE])
-    if there is None or there[1] != new[1] or b"-" in (there[2], new[2]):
-        return False
-    return int(there[2]) > int(new[2]) or 0 < int(new[3]) < int(there[3])
 
 
 def _expiry(keep_until: float) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -12,11 +10,11 @@ from typing import Any, Final
 from ..codec import wire_name
 from . import StoreError
 from .memcachedservers import Server
+from .values import HELD, UNSTORABLE, lease_value, read_lease
 
 _ROUNDS: Final = 32
 """Tries of a compare-and-set before others are left to win."""
 
-_LEASE: Final = re.compile(rb"([hn]) ([0-9]{1,20}) ([0-9]{1,12}\.[0-9]{3})\Z")
 _LONGEST: Final = 30 * 24 * 3600
 """Seconds that memcached takes as a number of seconds; above it reads an instant."""
 
@@ -51,11 +49,12 @@ class Leases:
         """See `Store.lease`."""
         for _ in range(_ROUNDS):
             raw, cas = server.call("gets", name)
-            kind, last, until = _read_lease(raw)
+            kind, last, until = read_lease(raw)
             if time.time() < until:
-                return 0 if kind == b"n" else None
+                return 0 if kind == UNSTORABLE else None
             token = self._token(last)
-            value, expiry = _lease(b"h", token, seconds)
+            value, seconds_kept = lease_value(HELD, token, seconds)
+            expiry = min(_LONGEST, seconds_kept)
             if cas is None:
                 taken = server.call("add", name, value, expiry)
             else:
@@ -84,23 +83,13 @@ class Leases:
     def give_back(self, server: Server, name: bytes, token: int, unstorable_for: float) -> None:
         """See `Store.release`."""
         raw, cas = server.call("gets", name)
-        kind, held, _ = _read_lease(raw)
-        if kind != b"h" or held != token:
+        kind, held, _ = read_lease(raw)
+        if kind != HELD or held != token:
             return
-        value, expiry = _lease(b"n", token, unstorable_for) if unstorable_for > 0 else (b"", _NOW)
-        server.call("cas", name, value, cas, expiry)
-
-
-def _lease(kind: bytes, token: int, seconds: float) -> tuple[bytes, int]:
-    """What is stored for a lease (h) or a note of an unstorable answer (n), and for how long."""
-    value = b"%b %d %.3f" % (kind, token, time.time() + seconds)
-    return value, min(_LONGEST, math.ceil(seconds) + 1)
-
-
-def _read_lease(raw: bytes | None) -> tuple[bytes, int, float]:
-    """Kind, token, end; what is none ended long ago."""
-    match = None if raw is None else _LEASE.match(raw)
-    return (b"", 0, 0.0) if match is None else (match[1], int(match[2]), float(match[3]))
+        value, expiry = b"", _NOW
+        if unstorable_for > 0:
+            value, expiry = lease_value(UNSTORABLE, token, unstorable_for)
+        server.call("cas", name, value, cas, min(_LONGEST, expiry))
 
 
 class Counters:
