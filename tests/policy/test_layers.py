@@ -23,7 +23,9 @@ LAYERS = {
     "2 stores": [
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
-        "stores.redisurl", "stores.redisnodes", "stores.rediscluster",
+        "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.values", "stores.memcached",
+        "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras", "stores.cachelib",
+        "stores.lmdb", "stores.lmdbentries", "stores.lmdbfile", "stores.lmdbjournal", "stores.lmdbrecords",
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",
@@ -64,7 +66,12 @@ LAZY = {
 }
 """Imports inside functions, each with its reason."""
 
-EXTRAS = {"redis": ("stores.redis",)}
+EXTRAS = {
+    "cachelib": ("stores.cachelib",),
+    "lmdb": ("stores.lmdb",),
+    "pymemcache": ("stores.memcached",),
+    "redis": ("stores.redis",),
+}
 """Packages that an extra brings, and the modules that need them, by how their names begin. `open_store`
 imports these where a URL asks for them."""
 
