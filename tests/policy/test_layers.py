@@ -20,7 +20,10 @@ LAYERS = {
         "options", "profile", "plan", "facts", "policy", "invalidation", "answer", "tokens", "cookiepass",
         "hints",
     ],
-    "2 stores": ["stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker"],
+    "2 stores": [
+        "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker",
+        "stores.near", "stores.copies", "stores.heartbeat", "stores.rollcall", "stores.steps",
+    ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",
         "engine", "fill", "config", "explain", "purge",
