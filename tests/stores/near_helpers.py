@@ -1,4 +1,4 @@
-"""A store that near tiers share in one process: messages, a register, faults and gates; and clocks to turn."""
+"""A store that near tiers share in one process: messages, a register, faults, gates; and clocks to turn."""
 
 import threading
 import time
@@ -142,11 +142,13 @@ class Parted:
         return self._of(key).delete(key, only)
 
     def clear(self):
-        return [part.clear() for part in self.parts][0]
+        marks = [part.clear() for part in self.parts]
+        return marks[0]
 
     def append(self, purges, at):
         purges = list(purges)
-        return [part.append(purges, at) for part in self.parts][0]
+        marks = [part.append(purges, at) for part in self.parts]
+        return marks[0]
 
     def purges_since(self, mark):
         return self.parts[0].purges_since(mark)

@@ -19,7 +19,7 @@ _NEGATIVE_SHARE: Final = 20
 """Negatives get one part in this many of `max_bytes`, as in the memory store."""
 
 _LARGEST: Final = 8
-"""What is larger than one part in this many of its budget is not kept."""
+"""What is larger than one part in this many of `max_bytes` is not kept, nor what takes half its budget."""
 
 _SLOT_BYTES: Final = 380
 _KEY_BYTES: Final = 64
@@ -122,7 +122,7 @@ class Copies:
         if len(key) != len(stored.key):
             size += _KEY_BYTES + len(key)
         sieve = self._pool.sieve_of(stored)
-        if size > sieve.max_bytes // _LARGEST:
+        if size > min(self._pool.max_bytes // _LARGEST, sieve.max_bytes // 2):
             return
         for gone in sieve.make_room(size):
             self._pool.evicted += 1

@@ -100,7 +100,7 @@ class NearStore:
     def _new_lock(self) -> None:
         self._lock = threading.Lock()
         self._distrust_before = _NEVER
-        """A mark that was asked for earlier proves nothing."""
+        """A mark that was not asked for later proves nothing."""
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ class NearStore:
             if mark != self._mark:
                 self._advance()
                 until = min(until, self._heartbeat.standing)
-            if asked >= self._distrust_before and until > trust.until:
+            if asked > self._distrust_before and until > trust.until:
                 trust.until = until
 
     def _advance(self) -> None:
