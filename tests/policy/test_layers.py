@@ -21,7 +21,9 @@ LAYERS = {
         "hints",
     ],
     "2 stores": [
-        "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker",
+        "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
+        "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
+        "stores.redisurl",
         "stores.near", "stores.copies", "stores.heartbeat", "stores.rollcall", "stores.steps",
     ],
     "3 engine": [
@@ -62,6 +64,10 @@ LAZY = {
     ("options", "others: difflib"): "only a misspelt option needs it",
 }
 """Imports inside functions, each with its reason."""
+
+EXTRAS = {"redis": ("stores.redis",)}
+"""Packages that an extra brings, and the modules that need them, by how their names begin. `open_store`
+imports these where a URL asks for them."""
 
 FACES = ("flask",)
 """Packages of layer 5: their modules need no entry each, and may need packages that are extras."""
@@ -307,4 +313,5 @@ def test_what_is_outside_the_standard_library_is_imported_where_it_is_declared()
     for module in INNER:
         for name, line in imports(module, lazy=False):
             known = name in MODULES or top(name) in sys.stdlib_module_names or top(name) in declared
+            known = known or module.startswith(EXTRAS.get(top(name), "\0"))
             assert known, f"{module}, line {line}: {name} is no dependency"

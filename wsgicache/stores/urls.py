@@ -1,0 +1,41 @@
+"""Options in the URL of a store: read strictly, by the readers of the option table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from ..options import Reader
+from . import shown
+
+
+def url_options(url: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    """The options after `?`, each read by its reader; one that is not given is not in the answer.
+
+    Args:
+        url: the whole URL.
+        readers: what the store knows, by name.
+
+    Raises:
+        ValueError: an option that is not known, given twice, or malformed; the message names it.
+    """
+    found: dict[str, Any] = {}
+    for name, text in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name not in readers:
+            raise ValueError(f"{shown(url)!r}: unknown option {name!r}{_known(name, readers)}")
+        if name in found:
+            raise ValueError(f"{shown(url)!r}: {name} is given twice; give it once")
+        try:
+            found[name] = readers[name](text)
+        except ValueError as error:
+            raise ValueError(f"{shown(url)!r}: {name} = {text!r}: {error}") from None
+    return found
+
+
+def _known(name: str, readers: Mapping[str, Reader]) -> str:
+    if not readers:
+        return "; there are none here"
+    near = get_close_matches(name, readers, 1)
+    return f"; {'did you mean ' + repr(near[0]) + '? ' if near else ''}known: {', '.join(sorted(readers))}"
