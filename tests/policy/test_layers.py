@@ -23,7 +23,7 @@ LAYERS = {
     "2 stores": [
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
-        "stores.redisurl",
+        "stores.redisurl", "stores.redisregister",
         "stores.near", "stores.copies", "stores.heartbeat", "stores.rollcall", "stores.steps",
     ],
     "3 engine": [

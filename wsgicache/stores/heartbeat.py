@@ -26,9 +26,6 @@ BEATS: Final = 3
 STANDING: Final = 3
 """An entry in the register stands for so many times the bound, and is renewed after one."""
 
-_ANNOUNCE_EVERY: Final = 10
-"""The bound is announced again after so many renewals, should the store have lost it."""
-
 _PATIENCE: Final = 2.0
 """Seconds that `stop` waits for the thread, which may be waiting for the store."""
 
@@ -74,7 +71,6 @@ class Heartbeat:
         self.standing = float("-inf")
         self.started = False
         self._lost = True
-        self._renewals = 0
         self._renew_at = float("-inf")
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -175,14 +171,12 @@ class Heartbeat:
             return
         lost, self._lost = self._lost, False
         try:
-            if lost or self._renewals % _ANNOUNCE_EVERY == 0:
-                announce(self.remote, self.bound)
+            announce(self.remote, self.bound)
             if has_roll(self.remote):
                 self._attend(self.remote)
         except BaseException:
             self._lost |= lost
             raise
-        self._renewals += 1
         self._renew_at = now + self.bound
         with self._lock:
             if not (self._lost or self._stopped.is_set()):

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from ..entry import Entry, Stored
 from ..journal import Mark, Purge, PurgeIndex, Snapshot, Verdict
+from ..ready import Trust
 from . import Store
 from .copies import Copies, CopyPool, NearSlot
 from .heartbeat import Heartbeat
@@ -35,15 +36,6 @@ from .rollcall import settle
 from .steps import Steps
 
 _NEVER: Final = float("-inf")
-
-
-class Trust:
-    """`until` is the monotonic instant up to which copies and mark may be used without asking."""
-
-    __slots__ = ("until",)
-
-    def __init__(self) -> None:
-        self.until = _NEVER
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +74,7 @@ class NearStore:
 
     def __init__(self, remote: Store, terms: Terms, heartbeat: Heartbeat, copies: Copies) -> None:
         self.remote: Final = remote
-        self.trust: Final = Trust()
+        self.trust: Final = Trust(_NEVER)
         self.peek: Final = copies.peek
         self._terms = terms
         self._heartbeat = heartbeat

@@ -197,7 +197,7 @@ def _call(remote: Any, left: Callable[[], float], post: Post, who: str) -> bool:
     try:
         remote.publish(f"{_CALL} {call}")
         members = frozenset(remote.attending())
-        # A register that is empty, or does not name us, was lost: who was in it is not known.
+        # A register that is empty, or does not name us, may have been lost: who was in it is not known.
         if not members or (who and who not in members):
             return False
         return roll.wait(members - {who}, left())
