@@ -58,7 +58,7 @@ class Ready:
     sent: list[tuple[str, str]] | None = None
     last: int = -1
 
-    def head_at(self, now: float, trusted_until: float = float("inf")) -> list[tuple[str, str]]:
+    def head_at(self, now: float, trusted_until: float) -> list[tuple[str, str]]:
         """The whole head of a fresh hit.
 
         Args:
