@@ -58,16 +58,16 @@ class Ready:
     sent: list[tuple[str, str]] | None = None
     last: int = -1
 
-    def head_at(self, now: float) -> list[tuple[str, str]]:
+    def head_at(self, now: float, trusted_until: float) -> list[tuple[str, str]]:
         """The whole head of a fresh hit.
 
         Args:
             now: the monotonic clock.
+            trusted_until: of `trust`, read before the caller made sure that this is still valid.
 
         Raises:
             LookupError: it is not fresh, not to be trusted, or its age is negative: a clock went back.
         """
-        trusted_until = self.trust.until
         if now >= self.fresh_until or now >= trusted_until:
             raise LookupError("stale")
         age = int(now - self.since)

@@ -109,7 +109,11 @@ class Middleware:
                         sent = ready.sent
                     else:
                         self._clock.check(now)
-                        sent = ready.head_at(now)
+                        trusted_until = ready.trust.until
+                        # Trust is renewed after the stamp is replaced: in this order none of them is too new
+                        # for the other.
+                        if self.engine.stamp is stamp:
+                            sent = ready.head_at(now, trusted_until)
                     if self._confirm is not None and not self._confirm(slot):
                         sent = None  # others replaced it, or purged it
         except Exception:

@@ -5,6 +5,7 @@ What is under `wsgicache:<namespace>:`, where the namespace is a hash:
     mark, order, records, nonces    the journal (see `redisscripts`), and
     meta                            texts; these five never expire
     counters                        30 days after the last change
+    near                            a day after the last change: who holds copies
     tokens                          a day after the last lease
     lease:<hash of the key>         as long as the lease
     <format>:<hash of the key>      an entry, as long as it may be kept
@@ -43,6 +44,7 @@ from . import StoreError, StoreOptions
 from .memo import Memo, MemoSlot
 from .redislink import Line, Link, Refused, is_closed
 from .redislisten import listen
+from .redisregister import ATTEND, ATTENDING
 from .redisscripts import (
     APPEND,
     CLEAR,
@@ -128,6 +130,7 @@ class RedisStore:
         self._tokens_key, self._lease_prefix = prefix + b"tokens", prefix + b"lease:"
         self._touched = (*self._journal_keys[1:], self._meta_key, self._counters_key)
         self._channel = prefix + b"events"
+        self._register_key = prefix + b"near"
         self._prefix = prefix + b"%d:" % FORMAT
         blank = b"*" * 32
         request = b"".join(
@@ -463,6 +466,15 @@ class RedisStore:
     def publish(self, payload: str) -> int:
         """Send a short text to all who listen; how many there were."""
         return int(self._ask("PUBLISH", self._channel, _encoded(payload)))
+
+    def attend(self, who: str, seconds: float) -> None:
+        """Stand in the register of those who hold copies, for so long from now; 0 leaves it."""
+        milliseconds = 0 if seconds <= 0 else _milliseconds(seconds) + 1  # rather too long than too short
+        self._script(ATTEND, (self._register_key,), who, milliseconds, writes=True)
+
+    def attending(self) -> Sequence[str]:
+        """Who stands in the register; nobody, where it cannot be known to be complete."""
+        return [_decoded(who) for who in self._script(ATTENDING, (self._register_key,))]
 
     # --- for people --------------------------------------------------------------------------------
 
