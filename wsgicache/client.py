@@ -56,10 +56,15 @@ class Client(Purges):
                 f"store = {store!r} is one process's memory: nobody else can reach it. Use a store that is "
                 "shared, such as redis:// or lmdb://, or purge from within the site: cache.purge(...)"
             )
-        self.store: Final[Store] = opened.namespaced(namespace)
-        parts: Sequence[Store] = getattr(self.store, "parts", (self.store,))
+        self._store = opened.namespaced(namespace)
+        parts: Sequence[Store] = getattr(self._store, "parts", (self._store,))
         self._journals = tuple([Follower(part, lambda names: None) for part in parts])
         self.rules: Final = ClientRules(self._journals)
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self._store
 
     def _followers(self) -> Sequence[Follower]:
         return self._journals
@@ -81,11 +86,11 @@ class Client(Purges):
         Raises:
             StoreError: the store does not answer.
         """
-        return {**summary(self._journals[0].store.counters()), "store": dict(self.store.stats())}
+        return {**summary(self._journals[0].store.counters()), "store": dict(self._store.stats())}
 
     def close(self) -> None:
         """Let go of the connection."""
-        self.store.close()
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self

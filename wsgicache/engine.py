@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -35,6 +36,7 @@ from .rules import RuleSet
 from .search import search_rules
 from .sharing import SITE, SharedCounts, describe
 from .stores import Store, StoreOptions, open_store
+from .stores.near import near_store
 from .stores.sieve import Slot
 from .switches import Switches
 
@@ -517,6 +519,29 @@ def _store_options(settings: Settings) -> StoreOptions:
 
 
 def _store_from(settings: Settings) -> Store:
+    store = _opened(settings)
+    if settings.near is None:
+        return store
+    if not getattr(store, "shared", False):
+        raise OptionError(
+            f"near = {settings.near}: a near tier stands in front of a store that workers share, such as "
+            f"redis://; store = {settings.store!r} is in this process's memory already, so leave near out"
+        )
+    wall = settings.clock
+    try:
+        return near_store(
+            store,
+            settings.near,
+            bound=settings.near_bound,
+            max_age=settings.near_max_age,
+            clock=time.time if wall is None else wall,
+            steady=time.monotonic if wall is None else wall,
+        )
+    except ValueError as error:
+        raise OptionError(f"near: {error}") from None
+
+
+def _opened(settings: Settings) -> Store:
     given = settings.store
     if isinstance(given, str):
         try:

@@ -125,9 +125,3 @@ class Follower:
         with self._lock:
             self._take(self.store.purges_since(self._index.mark))
         return [self._index.last(purge) for purge in purges]
-
-    def settle(self) -> None:
-        """Return when every process that holds copies has followed the journal to here, or cannot serve."""
-        settle = getattr(self.store, "settle", None)
-        if settle is not None:
-            settle()

@@ -11,7 +11,8 @@ from .entry import Entry
 from .follow import Follower
 from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict
 from .key import group_target, parse_url, path_target, prefix_target, url_target
-from .stores import Store
+from .stores import Store, StoreError
+from .stores.rollcall import settle
 
 
 class Reach(NamedTuple):
@@ -107,6 +108,11 @@ class Purges(ABC):
     def _followers(self) -> Sequence[Follower]:
         """The journals to write to."""
 
+    @property
+    @abstractmethod
+    def store(self) -> Store:
+        """The store, all its journals together."""
+
     @abstractmethod
     def _now(self) -> float:
         """The wall clock, seconds."""
@@ -127,7 +133,8 @@ class Purges(ABC):
 
         Raises:
             ValueError: a text is neither.
-            StoreError: the store did not acknowledge it; nothing is purged.
+            StoreError: the store did not acknowledge it; nothing is purged. Or, with `wait`, it does not tell
+                whether everybody has it.
         """
         return self._purge(
             [Purge(Kind.URL, target, soft) for url in urls for target in self._targets(url)], wait
@@ -194,8 +201,14 @@ class Purges(ABC):
         return Purged(tuple(purges), reached)
 
     def _settle(self, wait: bool) -> None:
-        for follower in self._followers() if wait else ():
-            follower.settle()
+        """Return when every process that holds copies is past the purge, or cannot serve them any more."""
+        if not wait or not self._followers()[0].shared:
+            return
+        own = getattr(self.store, "settle", None)
+        if not (settle(self.store) if own is None else own()):
+            raise StoreError(
+                "purged, but the store does not tell how long near tiers may go on without it: try again"
+            )
 
 
 def _count(follower: Follower) -> int:
