@@ -163,6 +163,15 @@ def test_rds_02_a_black_hole_costs_one_deadline_and_then_nothing():
         until(lambda: _answers(store, clock), what="an answer")
 
 
+def _still_answers(store):
+    try:
+        store.get([KEY])
+    except StoreError as error:
+        assert any(word in str(error) for word in ("Timeout", "BUSY", "busy")), error
+        return False
+    return True
+
+
 def _answers(store, clock):
     clock.pass_pause()
     try:
@@ -214,8 +223,7 @@ def test_a_server_that_is_busy(server):
     with server.client() as client:
         connection = client.connection_pool.get_connection()
         connection.send_command("EVAL", "while true do end", 0)
-        with fails("[Tt]imeout|BUSY|busy"):
-            store.get([KEY])
+        until(lambda: not _still_answers(store), what="trouble")
         until(lambda: server.ask("SCRIPT", "KILL"), what="the end of the script")
         connection.disconnect()
     until(lambda: _answers(store, clock), what="an answer")
@@ -231,8 +239,7 @@ def test_a_server_that_sleeps():
         with server.client() as client:
             connection = client.connection_pool.get_connection()
             connection.send_command("DEBUG", "SLEEP", "1")
-            with fails("[Tt]imeout"):
-                store.get([KEY])
+            until(lambda: not _still_answers(store), what="sleep")
             assert connection.read_response(True) == b"OK"
             connection.disconnect()
         until(lambda: _answers(store, clock), what="an answer")
@@ -255,7 +262,7 @@ def test_rds_06_a_server_that_is_full(server, caplog):
     put(store)
     put(store, OTHER, b"stays")
     server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    server.ask("CONFIG", "SET", "maxmemory", "1mb")
+    server.ask("CONFIG", "SET", "maxmemory", "100kb")
     with fails("OOM|OutOfMemory"):
         store.set(KEY, entry(store, body=b"x" * 1000), time.time() + 60)
     assert body_of(store) is None, "the older value must not live on"
@@ -284,7 +291,7 @@ def test_rds_06_what_makes_way_is_what_would_have_been_replaced(server):
     early = entry(store, body=b"early")
     purge(store, OTHER)
     put(store, body=b"late")
-    server.ask("CONFIG", "SET", "maxmemory", "1mb")
+    server.ask("CONFIG", "SET", "maxmemory", "100kb")
     with fails("OOM|OutOfMemory"):
         store.set(OTHER, entry(store, OTHER), time.time() + 60)
     assert not store.set(KEY, early, time.time() + 60)
@@ -297,7 +304,7 @@ def test_a_purge_is_taken_by_a_server_that_is_full(server):
     Clock(store)
     put(store)
     mark = store.mark_of(KEY)
-    server.ask("CONFIG", "SET", "maxmemory", "1mb")
+    server.ask("CONFIG", "SET", "maxmemory", "100kb")
     assert purge(store).seq == mark.seq + 1
     assert [record.target for record in other.purges_since(mark).records] == ["p/page"]
     after = store.clear()
@@ -311,7 +318,7 @@ def test_a_full_server_has_no_leases_and_no_counters_and_says_so(server):
     store = opened(server.url)
     Clock(store)
     put(store)
-    server.ask("CONFIG", "SET", "maxmemory", "1mb")
+    server.ask("CONFIG", "SET", "maxmemory", "100kb")
     with fails("OOM|OutOfMemory"):
         store.lease(KEY, 10)
     with pytest.raises(CircuitOpen, match="takes no writes"):
@@ -368,6 +375,8 @@ def test_a_replica_whose_primary_is_gone(server):
 
 
 def test_a_server_that_is_loading():
+    if _version() < (7,):
+        pytest.skip("before Redis 7 a server cannot be told to load slowly")
     server = Server()
     try:
         with server.client() as client, client.pipeline(transaction=False) as pipeline:
@@ -397,10 +406,10 @@ def test_a_server_that_is_loading():
 @pytest.mark.parametrize(
     ("rules", "call", "told"),
     [
-        ("-get -mget", lambda store: store.get([KEY]), "NOPERM|no permissions"),
+        ("-get -mget", lambda store: store.get([KEY]), "NOPERM|[Nn]o permissions"),
         ("-info", lambda store: store.get([KEY]), "needs INFO.*\\+info"),
-        ("-evalsha -eval", lambda store: store.get([KEY]), "NOPERM|no permissions"),
-        ("resetkeys", lambda store: store.get([KEY]), "NOPERM|no permissions"),
+        ("-evalsha -eval", lambda store: store.get([KEY]), "NOPERM|[Nn]o permissions"),
+        ("resetkeys", lambda store: store.get([KEY]), "NOPERM|[Nn]o permissions"),
     ],
 )
 def test_a_user_without_permission(server, rules, call, told):
@@ -434,8 +443,9 @@ def test_the_least_that_a_user_needs(server):
         "+rpush +ltrim +lindex +time +eval +evalsha +publish +subscribe +ping +scan +strlen +dbsize +select"
     )
     server.ask(
-        "ACL", "SETUSER", "site", "on", ">pass", "~wsgicache:*", "&wsgicache:*", "-@all", *commands.split()
-    )
+        "ACL", "SETUSER", "site", "on", ">pass", "~wsgicache:*", "resetchannels", "&wsgicache:*", "-@all",
+        *commands.split(),
+    )  # fmt: skip
     store = opened(f"redis://site:pass@127.0.0.1:{server.port}")
     put(store)
     assert confirms(store)
@@ -461,8 +471,6 @@ def test_a_wrong_password(server):
         store.get([KEY])
     with pytest.raises(CircuitOpen):
         store.get([KEY])
-    with server.client() as client:
-        client.execute_command("AUTH", "right")
 
 
 def test_a_server_that_is_no_redis():
