@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from wsgicache.stores.redisurl import quiet
+
 STARTS_WITHIN = 20.0
 
 _nobody = threading.Event()
@@ -104,7 +106,7 @@ class Server:
     def _answers(self, port):
         if self.process.poll() is not None:
             raise _Ended
-        with redis.Redis(port=port, socket_timeout=5, protocol=2) as client:
+        with redis.Redis(port=port, socket_timeout=5, protocol=2, **quiet()) as client:
             try:
                 return client.ping()
             except redis.BusyLoadingError:
@@ -119,7 +121,7 @@ class Server:
 
     def client(self):
         """A plain client of redis-py, to look and to meddle."""
-        return redis.Redis(port=self.port, socket_timeout=10, protocol=2)
+        return redis.Redis(port=self.port, socket_timeout=10, protocol=2, **quiet())
 
     def ask(self, *command):
         with self.client() as client:

@@ -59,7 +59,7 @@ class Breaker:
     ) -> None:
         self.name = name
         self._trouble = trouble
-        self._clock = clock
+        self.clock = clock
         self._lost, self._effect, self._found = lost, effect, found
         self.opened = 0
         """How often the circuit was opened."""
@@ -91,7 +91,7 @@ class Breaker:
             yield
         except self._trouble as error:
             self.fail(error, probe=probe)
-            raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
+            raise StoreError(f"{self.name}: {type(error).__name__}: {error}") from error
         except Exception:
             if probe:
                 self.succeed()
@@ -108,7 +108,7 @@ class Breaker:
         with self._lock:
             if not self.is_open:
                 return
-            now = self._clock()
+            now = self.clock()
             if now < self._open_until:
                 raise CircuitOpen(f"{self.name} {self._lost}; it is not asked for a while")
             # The others go on without; should this call never end, the next pause lets another ask.
@@ -116,7 +116,7 @@ class Breaker:
 
     def is_paused(self) -> bool:
         """Whether nobody is to ask now."""
-        return self.is_open and self._clock() < self._open_until
+        return self.is_open and self.clock() < self._open_until
 
     def fail(self, error: BaseException, *, probe: bool = False) -> None:
         """A call found nobody.
@@ -132,7 +132,7 @@ class Breaker:
             if was_open and not probe:
                 return
             self._pause = min(LONGEST_PAUSE, self._pause * 2) if was_open else FIRST_PAUSE
-            self._open_until = self._clock() + self._pause * _dice.uniform(0.9, 1.1)
+            self._open_until = self.clock() + self._pause * _dice.uniform(0.9, 1.1)
             if was_open:
                 return
             self.is_open = True

@@ -344,7 +344,7 @@ class Link:
         """What to raise for an error of a call whose line was dropped; it is noted what it says."""
         if not isinstance(error, Exception) or isinstance(error, StoreError):
             return error
-        told = f"{self.name}: {error or type(error).__name__}"
+        told = f"{self.name}: {type(error).__name__}: {error}"
         if isinstance(error, redis.ReadOnlyError) or _says_readonly(error):
             self.hang_up()
             return StoreError(f"{told}; it is a replica now, so the primary is looked for")
@@ -406,7 +406,10 @@ def is_closed(error: BaseException) -> bool:
 
 
 def run_id(connection: RedisConnection) -> str:
-    """The run id of the server at the other end, which is a primary.
+    """The run id of the server at the other end, which is a primary, and since when it is.
+
+    Another start of the server has another run id; when a replica is made the primary, even one that was the
+    primary before, its replication id is another.
 
     Raises:
         NotPrimary: it is a replica, or does not say what it is.
@@ -423,7 +426,7 @@ def run_id(connection: RedisConnection) -> str:
         raise NotPrimary(f"is a replica ({facts.get('role')}); name the primary, or use redis+sentinel://")
     if not facts.get("run_id"):
         raise NotPrimary("INFO tells no run_id, so that restarts would go unnoticed")
-    return facts["run_id"]
+    return f"{facts['run_id']}/{facts.get('master_replid', '')}"
 
 
 def read_info(reply: Any) -> dict[str, str]:

@@ -205,13 +205,10 @@ def _database(path: str, wrong: _Wrong) -> int:
 
 def connection_options(address: Address) -> dict[str, Any]:
     """What every connection is made with: deadlines, no retries, no health checks, RESP2, bytes."""
-    parameters = inspect.signature(AbstractConnection.__init__).parameters
-    # Without these redis-py spends two round trips of a new connection on telling its own version.
-    quiet = {"driver_info": None} if "driver_info" in parameters else {"lib_name": None, "lib_version": None}
     return {
         **address.login,
         **(address.tls_options if address.tls else {}),
-        **quiet,
+        **quiet(),
         "client_name": "wsgicache",
         "socket_timeout": address.timeout,
         "socket_connect_timeout": address.timeout,
@@ -219,6 +216,12 @@ def connection_options(address: Address) -> dict[str, Any]:
         "health_check_interval": 0,
         "protocol": 2,
     }
+
+
+def quiet() -> dict[str, None]:
+    """Without these redis-py spends two round trips of a new connection on telling its own version."""
+    parameters = inspect.signature(AbstractConnection.__init__).parameters
+    return {"driver_info": None} if "driver_info" in parameters else {"lib_name": None, "lib_version": None}
 
 
 def connector(address: Address, node: Node | None = None) -> Callable[[], RedisConnection]:
