@@ -220,6 +220,26 @@ class ClusterStore:
         """The counters that were added to."""
         return self.parts[0].counters()
 
+    # --- messages: of the last part, because what is written to all parts is written to it last -----
+
+    def listen(self, poke: Callable[[str], None], stop: threading.Event) -> None:
+        """Wait for messages; see `RedisStore.listen`. A purge is told of when all parts have it."""
+        self.parts[-1].listen(poke, stop)
+
+    def publish(self, payload: str) -> int:
+        """Send a short text to all who listen; how many of them the one server knows."""
+        return self.parts[-1].publish(payload)
+
+    def attend(self, who: str, seconds: float) -> None:
+        """Stand in the register of those who hold copies; see `RedisStore.attend`."""
+        self.parts[-1].attend(who, seconds)
+
+    def attending(self) -> Sequence[str]:
+        """Who stands in the register."""
+        return self.parts[-1].attending()
+
+    # --- for people ---------------------------------------------------------------------------------
+
     def scan(self, prefix: str = "") -> Iterator[Stored]:
         """Everything stored under keys that start with `prefix`. Walks over all keys, once per bucket."""
         for part in self.parts:
