@@ -27,6 +27,7 @@ LAYERS = {
         "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
         "stores.lmdb", "stores.lmdbentries", "stores.lmdbfile", "stores.lmdbjournal", "stores.lmdbrecords",
         "stores.near", "stores.copies", "stores.heartbeat", "stores.rollcall", "stores.steps",
+        "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",

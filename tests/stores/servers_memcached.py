@@ -1,4 +1,4 @@
-"""memcached on free ports, and servers that misbehave, for the tests of the stores."""
+"""memcached and Redis on free ports, and servers that misbehave, for the tests of the stores."""
 
 import shutil
 import socket
@@ -16,6 +16,20 @@ def free_port():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return bound.getsockname()[1]
+
+
+def answers(process, port):
+    """Wait until a server takes connections; False where it ended instead."""
+    pause = threading.Event()
+    for _ in range(int(STARTS_WITHIN / 0.02)):
+        if process.poll() is not None:
+            return False
+        with socket.socket() as asked:
+            asked.settimeout(1)
+            if asked.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        pause.wait(0.02)  # a server that starts has no event to wait for
+    return False
 
 
 class Memcached:
@@ -41,23 +55,11 @@ class Memcached:
             if shutil.which("id") and subprocess.run(["id", "-u"], capture_output=True).stdout == b"0\n":
                 command += ["-u", "nobody"]
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log)
-            if self._answers(port):
+            if answers(self.process, port):
                 self.port = port
                 return
             self.kill()
         pytest.fail("memcached did not start")
-
-    def _answers(self, port):
-        gone = threading.Event()
-        for _ in range(int(STARTS_WITHIN / 0.02)):
-            if self.process.poll() is not None:
-                return False
-            with socket.socket() as asked:
-                asked.settimeout(1)
-                if asked.connect_ex(("127.0.0.1", port)) == 0:
-                    return True
-            gone.wait(0.02)  # a server that starts has no event to wait for
-        return False
 
     def kill(self):
         """As a crash: at once, whatever it was doing."""
@@ -127,3 +129,36 @@ def memcached(*arguments, **options):
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def plain_redis():
+    """The port of a Redis for a cachelib cache."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    for _ in range(5):
+        port = free_port()
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            if answers(process, port):
+                yield port
+                return
+        finally:
+            process.kill()
+            process.wait()
+    pytest.fail("redis-server did not start")
+
+
+class Part:
+    """A store whose namespaces all lie under one of the real store's."""
+
+    def __init__(self, whole, name):
+        self._whole, self._name = whole, name
+        self._part = whole.namespaced(name)
+
+    def namespaced(self, namespace):
+        return self._whole.namespaced(f"{self._name} {namespace}") if namespace else self
+
+    def __getattr__(self, name):
+        return getattr(self._part, name)

@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from servers_memcached import memcached
+from servers_memcached import Part, memcached
 
 from wsgicache.stores import StoreOptions
 from wsgicache.stores.memcached import MemcachedStore
@@ -45,20 +45,6 @@ class MemcachedContract(StoreContract):
 
     def named(self):
         return self.addresses
-
-
-class Part:
-    """A store whose namespaces all lie under one of the real store's."""
-
-    def __init__(self, whole, name):
-        self._whole, self._name = whole, name
-        self._part = whole.namespaced(name)
-
-    def namespaced(self, namespace):
-        return self._whole.namespaced(f"{self._name} {namespace}") if namespace else self
-
-    def __getattr__(self, name):
-        return getattr(self._part, name)
 
 
 class TestThree(MemcachedContract):

@@ -24,7 +24,7 @@ from .memcachedjournal import ServerJournal
 from .memcachedservers import Refused, Server, Servers, read_server
 from .memo import Memo, MemoSlot
 from .urls import url_options
-from .values import Names, is_same, line_for, read_line, read_stored, refuses
+from .values import Names, is_same, line_for, read_line, read_stored, read_text, refuses, write_text
 
 PURGES: Final = 16384
 """Purges remembered one by one, unless the URL says otherwise."""
@@ -259,15 +259,14 @@ class MemcachedStore:
 
     def get_meta(self, name: str) -> str | None:
         """A text kept beside the journal, for as long as its server keeps it."""
-        data = self._home.call("get", self._name("x", name))
-        return None if data is None else data.decode("utf-8", "surrogatepass")
+        return read_text(self._home.call("get", self._name("x", name)))
 
     def set_meta(self, name: str, value: str | None) -> None:
         """Keep a text, or forget it."""
         if value is None:
             self._home.call("delete", self._name("x", name))
         else:
-            self._home.call("set", self._name("x", name), value.encode("utf-8", "surrogatepass"))
+            self._home.call("set", self._name("x", name), write_text(value))
 
     def incr_many(self, deltas: Mapping[str, int]) -> None:
         """Add to counters, one command each; names beyond the first 1024 are not counted."""

@@ -99,6 +99,21 @@ def is_same(one: Stored, other: Stored) -> bool:
     return one is other or encode(one) == encode(other)
 
 
+def write_text(text: str) -> bytes:
+    """A text as it is stored: never nothing."""
+    return b"=" + text.encode("utf-8", "surrogatepass")
+
+
+def read_text(raw: object) -> str | None:
+    """A text that was stored; None for what is none."""
+    if not isinstance(raw, bytes) or not raw.startswith(b"="):
+        return None
+    try:
+        return raw[1:].decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+
+
 def lease_value(kind: bytes, token: int, seconds: float) -> tuple[bytes, int]:
     """What is stored for a lease or for a note of an unstorable answer, and whole seconds to keep it."""
     return b"%b %d %.3f" % (kind, token, time.time() + seconds), math.ceil(seconds) + 1

@@ -692,7 +692,7 @@ class StoreContract:
             entries = [self.entry(f"/{turn}", str(n).encode(), mark) for n, mark in enumerate(born)]
             self.together(*[lambda entry=entry: self.put(entry) for entry in entries])
             expect(self.held(f"/{turn}", *entries), self.threads - 1, "the last born")
-            same = [self.entry(f"/t{turn}", str(n).encode(), born[0]) for n in range(self.threads)]
+            same = [self.entry(f"/t{turn}", str(n).encode(), born[-1]) for n in range(self.threads)]
             self.together(*[lambda n=n: self.put(same[n], token=n + 1) for n in range(self.threads)])  # noqa: B023
             expect(self.held(f"/t{turn}", *same), self.threads - 1, "the highest token")
 
@@ -741,6 +741,7 @@ class StoreContract:
         def look() -> None:
             for stored in self.listed() or []:
                 expect(isinstance(stored, Entry) and stored.body, b"body", "what scan gave")
+            self.found("/0/0")
             stats = self.store.stats()
             expect(not self.can_count or stats["entries"] >= 0, True, "whether the count is one")
 
