@@ -132,15 +132,13 @@ class CachelibStore:
             return mark
         with self._lock:
             for _ in range(3):
-                # What has ended, or is none, may be in the way of `add`.
-                raw = self._ask("get", self._names.mark)
-                mark = _mark(raw)
+                mark = _mark(self._ask("get", self._names.mark))
                 if mark is not None:
                     return mark
-                mark = Mark(new_id(), 0, new_id())
-                if self._ask("add", self._names.mark, encode_mark(mark), _LONGEST):
-                    return mark
-                if _mark(self._ask("get", self._names.mark)) is None:
+                new = encode_mark(Mark(new_id(), 0, new_id()))
+                if self._ask("add", self._names.mark, new, _LONGEST):
+                    continue
+                if _mark(self._ask("get", self._names.mark)) is None:  # junk, or over, and in the way
                     self._ask("delete", self._names.mark)
         raise StoreError(f"{self._breaker.name} keeps no mark")
 
