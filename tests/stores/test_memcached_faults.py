@@ -81,6 +81,13 @@ def test_where_keys_live_moves_few_when_a_server_is_added():
     assert all(ring.get_node(key) == larger.get_node(key) for key in keys)
 
 
+def test_long_names_of_servers_that_end_alike_are_told_apart():
+    ring, domain = Ring(), "a" * 60 + ".example.com:11211"
+    for number in range(3):
+        ring.add_node(f"cache-{number}.{domain}")
+    assert len({ring.get_node(b"%032x" % number) for number in range(100)}) == 3
+
+
 def test_a_dead_server_is_a_miss_and_its_keys_stay_its_own(three):
     """They are not stored elsewhere meanwhile: once it is back nothing older is found."""
     home, dead, _ = three
@@ -289,6 +296,7 @@ def opened_name():
         b"CLIENT_ERROR line too long\r\n",
         b"+PONG\r\n",
         b"VALUE a\r\n",
+        b"STAT\r\n",
         b"VALUE someone-elses 0 1\r\nx\r\nEND\r\n",
         b"VALUE {name} 0 many\r\nx\r\nEND\r\n",
         b"\xff\xfe\r\n",

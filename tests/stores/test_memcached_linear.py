@@ -1,4 +1,4 @@
-"""Caches in several processes over memcached, under races: what begins after a purge never sees before."""
+"""Caches of several processes over memcached and cachelib, under races: no purge is ever undone."""
 
 import sys
 from pathlib import Path
@@ -35,3 +35,8 @@ def test_processes_over_memcached(tmp_path, three, servers):
 def test_processes_that_are_killed(tmp_path, three):
     race = Race(tmp_path, f"memcached://{','.join(three)}?timeout=5", workers=3, threads=2)
     check(race.run(100, crashes=3))
+
+
+def test_processes_over_files_of_cachelib(tmp_path):
+    url = f"cachelib:FileSystemCache?cache_dir={tmp_path}/cache&threshold=0"
+    check(Race(tmp_path, url, workers=3, threads=2).run(60))

@@ -14,6 +14,7 @@ from wsgicache.entry import Entry, Terms, Variants
 from wsgicache.journal import Kind, Mark, Purge, PurgeIndex, Verdict
 from wsgicache.stores import Store, StoreError, StoreOptions
 from wsgicache.stores.memcached import MemcachedStore
+from wsgicache.stores.memcachedservers import Refused
 from wsgicache.testing.contract import ODD_KEYS
 
 KEY = "/a\0\0example.com\0http"
@@ -161,6 +162,21 @@ def test_mem_02_a_refusal_by_the_server_leaves_nothing_older():
         assert put(store, body=b"x" * 100_000) is False
         assert server.stat(b"cmd_set") == before  # it was asked anew what it takes
         store.close()
+
+
+def test_what_a_server_takes_that_does_not_tell(store, monkeypatch):
+    """As some proxies: then it is what memcached takes by default."""
+    call = store._home.call
+
+    def without_stats(command, *args, **options):
+        if command == "stats":
+            raise Refused("ERROR")
+        return call(command, *args, **options)
+
+    monkeypatch.setattr(store._home, "call", without_stats)
+    assert put(store, body=b"x" * 1_000_000) is True
+    assert put(store, body=b"x" * 1_100_000) is False
+    assert found(store) is None
 
 
 # --- MEM-04 ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from pymemcache.client.hash import HashClient
-from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
+from pymemcache.exceptions import MemcacheUnexpectedCloseError
 
 from . import StoreError
 from .breaker import Breaker
@@ -35,6 +35,9 @@ DEFAULT_PORT: Final = 11211
 
 _CLOSED: Final = (MemcacheUnexpectedCloseError, ConnectionError)
 _TROUBLE: Final = (MemcacheUnexpectedCloseError, OSError)
+
+_ITEM_SIZE: Final = 1 << 20
+"""What memcached takes unless it is told otherwise."""
 
 _OVERHEAD: Final = 64
 """What memcached counts of an item beside its key and value, at most."""
@@ -76,7 +79,7 @@ class Ring:
 
     def add_node(self, node: str) -> None:
         """One more server."""
-        self._nodes.append((node.encode("utf-8")[-64:], node))
+        self._nodes.append((blake2b(node.encode("utf-8")).digest(), node))
 
     def remove_node(self, node: str) -> None:
         """One server less."""
@@ -121,7 +124,7 @@ class Server:
         except _TROUBLE as error:
             breaker.fail(error, probe=probe)
             raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
-        except (MemcacheError, ValueError, KeyError) as error:  # what it said, and what cannot be parsed
+        except Exception as error:  # what it said, and whatever pymemcache makes of what is no answer
             breaker.succeed()
             self._item_size = None  # it may be another than it was
             raise Refused(f"{self.name}: {command}: {error or type(error).__name__}") from error
@@ -148,9 +151,14 @@ class Server:
 
     def has_room_for(self, name: bytes, value: bytes) -> bool:
         """Whether a value is no larger than the server takes; what it takes is asked once."""
-        if self._item_size is None:
-            self._item_size = int(self.call("stats", "settings").get(b"item_size_max", 1 << 20))
-        return len(name) + len(value) + _OVERHEAD <= self._item_size
+        size = self._item_size
+        if size is None:
+            try:
+                size = int(self.call("stats", "settings")[b"item_size_max"])
+            except (Refused, KeyError):  # some that speak for memcached do not tell
+                size = _ITEM_SIZE
+            self._item_size = size
+        return len(name) + len(value) + _OVERHEAD <= size
 
     def close(self) -> None:
         """Close every connection, in use or not."""
