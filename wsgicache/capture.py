@@ -14,7 +14,7 @@ The rules this file obeys:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -35,6 +35,9 @@ Header = tuple[str, str]
 _ASKED: Final = frozenset({"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"})
 DRAIN_SECONDS: Final = 2.0
 """How long `close()` goes on reading a body that its client did not need, so that it can be stored."""
+
+_NOTHING: Final[Iterator[bytes]] = iter(())
+"""An iterator that has nothing to give, whoever asks."""
 
 _END: Final = object()
 _NOT_PULLED: Final = object()
@@ -83,10 +86,10 @@ class Capture:
         self._environ: Environ = {}
         self._unconditional: Environ = {}
         self._iterable: Iterable[bytes] = ()
-        self._iterator: Iterator[bytes] = iter(())
+        self._iterator: Iterator[bytes] = _NOTHING
         self._chunks: list[bytes] | None = None
         self._kept = 0
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[bytes] | None = None
         self._handed_over = False
         self._muted = False
         self._drained = False
@@ -103,7 +106,17 @@ class Capture:
         if self._fill.conditional:  # frameworks keep things in the environ: a second call gets a clean one
             self._unconditional = {name: value for name, value in environ.items() if name not in _ASKED}
         try:
-            return self._or_stale(self._call)
+            try:
+                self._iterable = app(environ, self._begin)
+                return self._opened()
+            except Exception as error:
+                stale = self._instead_of(error)
+                if stale is None:
+                    raise
+                return stale
+            except BaseException:
+                self._app_failed()
+                raise
         except BaseException:
             self._close_iterable()
             raise
@@ -116,17 +129,30 @@ class Capture:
     def _or_stale(self, act: Callable[[], Iterable[bytes]]) -> Iterable[bytes]:
         """Do what may raise the app's error; a stale page answers instead of it, where it may."""
         try:
-            try:
-                return act()
-            except Exception as error:
-                stale = self._stale_instead(error)
-                if stale is None:
-                    raise
-                return stale
+            return act()
+        except Exception as error:
+            stale = self._instead_of(error)
+            if stale is None:
+                raise
+            return stale
         except BaseException:
-            self._fill.outcome.detail = Reason.APP_ERROR
-            self._broken()
+            self._app_failed()
             raise
+
+    def _instead_of(self, error: Exception) -> Iterable[bytes] | None:
+        """A stale page in place of the app's error; None where the error is the answer."""
+        try:
+            stale = self._stale_instead(error)
+        except BaseException:
+            self._app_failed()
+            raise
+        if stale is None:
+            self._app_failed()
+        return stale
+
+    def _app_failed(self) -> None:
+        self._fill.outcome.detail = Reason.APP_ERROR
+        self._broken()
 
     def _begin(self, status: str, headers: list[Header], exc_info: ExcInfo | None = None) -> Write:
         """The `start_response` that the app gets."""
@@ -178,11 +204,11 @@ class Capture:
         if replaced is not None:
             return replaced
         self._send(*self._require_head())
-        self._guarded("capture", self._fill.end, None)
+        self._end()
         if first is _NOT_PULLED:
             return self._iterable
         if first is not _END:
-            self._pending.append(_bytes(first))
+            self._put(_bytes(first))
         return self
 
     def _first_pull(self) -> Iterable[bytes]:
@@ -190,7 +216,7 @@ class Capture:
         self._iterator = iter(self._iterable)
         first = next(self._iterator, _END)
         if self._head is None:
-            self._pending.append(_before_head(first))
+            self._put(_before_head(first))
             return self
         return self._pulled(first, None)
 
@@ -200,7 +226,7 @@ class Capture:
         if self._sent:
             if first is not _END:
                 self._keep(chunk := _bytes(first))
-                self._pending.append(chunk)
+                self._put(chunk)
             return self
         if self._deferred is not None:
             return self._replace(self._deferred, first)
@@ -222,51 +248,59 @@ class Capture:
     def _keep_from_start(self) -> Iterable[bytes]:
         """Keep a copy from the first chunk on."""
         iterable = self._iterable
-        if type(iterable) in (list, tuple):
-            chunks = [_bytes(chunk) for chunk in iterable]
-            if sum(map(len, chunks)) <= self._fill.admission.plan.max_body_bytes:
-                return self._whole(chunks)
-            self._guarded("capture", self._fill.too_large, None)
-            return self._pass_on()
+        if type(iterable) is list or type(iterable) is tuple:
+            return self._keep_list(iterable)
         self._chunks = []
         decided = self._head
         self._iterator = iter(iterable)
         return self._pulled(next(self._iterator, _END), decided)
 
+    def _keep_list(self, given: Sequence[bytes]) -> Iterable[bytes]:
+        """The whole body is there already, as with most apps: it is stored, and goes out as it is."""
+        chunks = [chunk if type(chunk) is bytes else _bytes(chunk) for chunk in given]
+        size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+        if size > self._fill.admission.plan.max_body_bytes:
+            self._guarded("capture", self._fill.too_large, None)
+            return self._pass_on()
+        self._complete(body := chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        replaced = self._send_whole(body)
+        if replaced is not None:
+            return replaced
+        self._end()
+        return chunks
+
     def _take_first(self, first: object) -> Iterable[bytes]:
         if first is _END:
-            return self._whole([])
+            self._complete(b"")
+            return self._send_whole(b"") or self
         chunk = _bytes(first)
         self._keep(chunk)
         if self._early:
-            return self._send_whole([chunk], chunk)
+            self._put(chunk)
+            return self._send_whole(chunk) or self
         replaced = self._client_has_it(None)
         if replaced is not None:
             return replaced
         self._send(*self._require_head())
-        self._pending.append(chunk)
+        self._put(chunk)
         self._wait_for_server()
         return self
 
-    def _whole(self, chunks: list[bytes]) -> Iterable[bytes]:
-        """The whole body is there before the head went out, so the head can tell what became of it."""
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._complete(body)
-        return self._send_whole(chunks, body)
+    def _send_whole(self, body: bytes) -> Iterable[bytes] | None:
+        """The whole body was there before the head goes out, so the head can tell what became of it.
 
-    def _send_whole(self, chunks: list[bytes], body: bytes) -> Iterable[bytes]:
-        replaced = self._client_has_it(body)
-        if replaced is not None:
-            return replaced
+        Returns what goes out in place of the body, if anything.
+        """
+        fill = self._fill
+        if fill.stripped:
+            replaced = self._client_has_it(body)
+            if replaced is not None:
+                return replaced
         status, headers = self._require_head()
-        if self._announced() is None and self._fill.entry is not None and body:
+        if body and self._announced() is None and fill.entry is not None:
             headers = [*headers, ("Content-Length", str(len(body)))]
         self._send(status, headers)
-        self._pending = deque(chunks)
-        if type(self._iterable) in (list, tuple):
-            self._guarded("capture", self._fill.end, None)
-            return chunks
-        return self
+        return None
 
     # --- answers that replace the app's ------------------------------------------------------------
 
@@ -279,7 +313,7 @@ class Capture:
             return None
         self._fill.outcome.status = 304
         self._send(answer.status, list(answer.headers))
-        self._pending = deque()
+        self._pending = None
         self._muted = True
         return self
 
@@ -312,7 +346,7 @@ class Capture:
         """A 304 that is of no use: the app is asked once more, without conditions."""
         self._close_iterable()
         self._head = self._deferred = self._chunks = None
-        self._pending = deque()
+        self._pending = None
         self._fill.conditional = False
         self._guarded("asking again", self._fill.prepare_again, None)
         self._environ = self._unconditional
@@ -335,8 +369,9 @@ class Capture:
     # --- the head ----------------------------------------------------------------------------------
 
     def _require_head(self) -> tuple[str, list[Header]]:
-        assert self._head is not None  # noqa: S101 - callers checked
-        return self._head
+        head = self._head
+        assert head is not None  # noqa: S101 - callers checked
+        return head
 
     def _announced(self) -> int | None:
         head = self._fill.head
@@ -344,10 +379,11 @@ class Capture:
 
     def _decide(self) -> Action:
         status, headers = self._require_head()
-        action: Action | None = self._guarded(
-            "settle", lambda: self._fill.decide(status, headers, self._environ), None
-        )
-        return self._undecided(status) if action is None else action
+        try:
+            return self._fill.decide(status, headers, self._environ)
+        except Exception as error:
+            self._fault("settle", error)
+            return self._undecided(status)
 
     def _undecided(self, status: str) -> Action:
         """A fault of ours: the app's answer goes out, unless it is a 304 that nobody but us asked for."""
@@ -405,6 +441,12 @@ class Capture:
             self._drain_for_followers()
         return self._hand_over(chunk)
 
+    def _put(self, chunk: bytes) -> None:
+        """Have a chunk handed out before those that the iterable still has."""
+        if self._pending is None:
+            self._pending = deque()
+        self._pending.append(chunk)
+
     def _failed(self, error: BaseException) -> bytes:
         """The app raised in its body; before the head is out, a stale page may still answer."""
 
@@ -424,7 +466,7 @@ class Capture:
     def _go_on_with(self, chunks: Iterable[bytes]) -> None:
         """Hand out what takes the place of the iterable that the server has begun to iterate."""
         if chunks is not self:
-            self._pending = deque()
+            self._pending = None
             self._iterator = iter(chunks)
 
     def _hand_over(self, chunk: bytes) -> bytes:
@@ -477,7 +519,7 @@ class Capture:
             try:
                 chunk = _bytes(next(self._iterator))
             except StopIteration:
-                self._iterator = iter(())
+                self._iterator = _NOTHING
                 self._finish()
                 return
             except Exception as error:
@@ -488,7 +530,7 @@ class Capture:
                 self._broken()
                 raise
             self._keep(chunk)
-            self._pending.append(chunk)
+            self._put(chunk)
 
     def _finish(self) -> None:
         """The iterable ended: what was kept is the whole body."""
@@ -497,7 +539,10 @@ class Capture:
 
     def _complete(self, body: bytes) -> None:
         self._chunks = None
-        if self._guarded("store", lambda: self._fill.complete(body), None) is None:
+        try:
+            self._fill.complete(body)
+        except Exception as error:
+            self._fault("store", error)
             self._fill.outcome.settled = self._fill.outcome.ttl = None
 
     def _drop_copy(self, reason: Reason = Reason.NOT_STORED_BROKEN_OFF) -> None:
@@ -508,7 +553,7 @@ class Capture:
     def _broken(self) -> None:
         """Something was raised: no part is stored, and nobody waits."""
         self._drop_copy()
-        self._guarded("capture", self._fill.end, None)
+        self._end()
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -520,7 +565,7 @@ class Capture:
     def mute(self) -> None:
         """The client gets no body: what there is of it is read at `close()`, for the store alone."""
         self._muted = True
-        self._pending = deque()
+        self._pending = None
 
     def close(self) -> None:
         """What the server calls when it is done; also when it gives up early."""
@@ -533,7 +578,7 @@ class Capture:
             try:
                 self._close_iterable()
             finally:
-                self._guarded("capture", self._fill.end, None)
+                self._end()
 
     def _settle_rest(self) -> None:
         """An early close: what is there is a part. Where the client needed only a 304, the body is read
@@ -546,10 +591,16 @@ class Capture:
             self._drop_copy()
 
     def _close_iterable(self) -> None:
-        iterable, self._iterable, self._iterator = self._iterable, (), iter(())
+        iterable, self._iterable, self._iterator = self._iterable, (), _NOTHING
         close = getattr(iterable, "close", None)
         if close is not None:
             close()
+
+    def _end(self) -> None:
+        try:
+            self._fill.end()
+        except Exception as error:
+            self._fault("capture", error)
 
     def _guarded(self, where: str, act: Callable[[], Any], otherwise: Any) -> Any:
         """Run our own code; its faults are recorded and change nothing."""
@@ -605,21 +656,12 @@ def _before_head(chunk: object) -> bytes:
 
 def for_client(headers: Iterable[Header], outcome: Outcome, engine: Engine, show_key: bool) -> list[Header]:
     """Response fields without those for this cache alone, and with Cache-Status appended (RFC 9211 §2)."""
-    shown = without(list(headers), engine.consumed)
+    shown = [pair for pair in headers if pair[0].lower() not in engine.consumed]
     try:
-        line = outcome.cache_status(show_key=show_key)
+        shown.append(("Cache-Status", outcome.cache_status(show_key=show_key)))
     except Exception as error:
         engine.observer.fault("Cache-Status", error)
-        return shown
-    return [*shown, ("Cache-Status", line)]
-
-
-def without(headers: list[Header], names: frozenset[str]) -> list[Header]:
-    """Fields without those that are for this cache alone (RFC 9213 §2.2 leaves that to us)."""
-    for name, _ in headers:
-        if name.lower() in names:
-            return [pair for pair in headers if pair[0].lower() not in names]
-    return headers
+    return shown
 
 
 class Bodiless:

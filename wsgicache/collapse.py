@@ -41,6 +41,7 @@ class Flight:
         "followers",
         "handed_over_at",
         "key",
+        "lease",
         "owner",
         "state",
         "token",
@@ -56,6 +57,8 @@ class Flight:
         self.followers = 0
         self.handed_over_at: float | None = None
         self.changed: threading.Condition | None = None
+        self.lease: object | None = None
+        """What the leader holds so that other processes wait for it too."""
 
 
 class Boarding(Enum):
@@ -243,10 +246,13 @@ class MissMarkers:
 
     def unset(self, key: str) -> None:
         """The last answer was storable after all."""
-        self._marks.pop(short(key), None)
+        if self._marks:
+            self._marks.pop(short(key), None)
 
     def has(self, key: str, now: float) -> bool:
         """Whether a key is marked."""
+        if not self._marks:
+            return False
         mark = self._marks.get(short(key))
         return mark is not None and now < mark[0] <= now + self._seconds
 

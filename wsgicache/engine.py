@@ -7,40 +7,38 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
-from urllib.parse import quote, urljoin
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from .background import Refresher
 from .clock import Clock
-from .collapse import Collapse, MissMarkers
+from .collapse import Collapse, Flight, MissMarkers
 from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
-from .fields import string_list
-from .journal import Kind, Mark, Purge, PurgeIndex, Verdict, short
-from .key import (
-    group_target,
-    parse_url,
-    search_key,
-    selectors,
-    variant_key,
-    varying_values,
-)
+from .follow import Follower, Look
+from .head import Head
+from .invalidation import invalidations
+from .journal import Kind, Mark, Purge, Verdict
+from .key import search_key, selectors, variant_key, varying_values
+from .leases import Leases
 from .observe import Observer
 from .options import OptionError, Settings
 from .outcome import Reason
+from .owed import Owed
 from .plan import Plan, normalisers_for, plans_for
-from .policy import Admission, Head, admit, judge
+from .policy import Admission, admit, judge
 from .profile import PROFILES
 from .ready import ReadyVariants, ready
 from .rules import RuleSet
 from .search import search_rules
+from .sharing import SITE, SharedCounts, describe
 from .stores import Store, StoreOptions, open_store
+from .stores.near import near_store
 from .stores.sieve import Slot
-
-Peek = Callable[[str], Slot | None]
+from .switches import Switches
 
 
 class Found:
@@ -50,10 +48,11 @@ class Found:
     names the cookie and `miss` the empty place. `key` is where a fill will be stored if nothing changes.
     """
 
-    __slots__ = ("entry", "key", "mark", "miss", "now", "reason", "variants", "verdict")
+    __slots__ = ("entry", "follower", "key", "mark", "miss", "now", "reason", "variants", "verdict")
 
-    def __init__(self, key: str, now: float) -> None:
+    def __init__(self, key: str, now: float, follower: Follower) -> None:
         self.key = key
+        self.follower = follower
         self.now = now
         self.reason = self.miss = Reason.URI_MISS
         self.entry: Entry | None = None
@@ -76,12 +75,22 @@ class Engine:
     def __init__(self, settings: Settings, rules: RuleSet) -> None:
         self.settings: Final = settings
         self.rules: Final = rules
-        self.plans: Final[Sequence[Plan]] = plans_for(settings, rules)
+        self.plans: Final[tuple[Plan, ...]] = plans_for(settings, rules)
         self.observer: Final = Observer(settings.log)
         self.store: Final[Store] = _store_from(settings).namespaced(settings.namespace)
-        self.peek: Final[Peek | None] = getattr(self.store, "peek", None)
+        self.switches: Final = Switches(rules)
+        parts: Sequence[Store] = getattr(self.store, "parts", (self.store,))
+        self.followers: Final = tuple([Follower(part, self._meta_changed, self._stamp) for part in parts])
+        self._part_of: Final[Callable[[str], int] | None] = getattr(self.store, "part_of", None)
+        self.shared: Final = self.followers[0].shared
+        """Whether other processes see the same entries."""
+        self.peek: Final[Look | None] = self._by_part([follower.peek for follower in self.followers])
+        """What this process holds of a key."""
+        self.confirm: Final[Callable[[Any], bool] | None] = self._confirm_by_part()
+        """Whether the store still holds what an armed slot does; None: there is no need to ask."""
         self.clock: Final = Clock(settings.clock, self._stepped_back)
         self.collapse: Final = Collapse(settings.max_followers, settings.slow_client_grace)
+        self.leases: Final = Leases(settings.lease, self._store_failed)
         self.markers: Final = MissMarkers(settings.miss_marker)
         self.refresher: Final = Refresher(
             settings.background_threads, settings.background_queue, self.clock.wall
@@ -91,23 +100,53 @@ class Engine:
         """Replaced whenever a rule is switched."""
         self.stamp = object()
         """Replaced whenever the journal moves or a rule is switched: what an armed slot must carry."""
-        self._index = PurgeIndex()
-        self._new_locks()
+        self.owed: Final = Owed()
+        self._variants_lock = threading.Lock()
         self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
         rules.watch(self._switched)
-        watch = getattr(self.store, "watch", None)
-        if watch is not None:
-            watch(self._moved)
+        self.counts: SharedCounts | None = None
+        if self.shared:
+            first = self.followers[0].store
+            self.counts = SharedCounts(self.observer, first, self._store_failed)
+            self.switches.publish_to(first, self.append)
+        for part in parts:
+            watch = getattr(part, "watch", None)
+            if watch is not None:
+                watch(self._moved)
         _engines.add(self)
 
-    def _new_locks(self) -> None:
-        self._index_lock = threading.Lock()
-        self._variants_lock = threading.Lock()
+    def _by_part(self, looks: Sequence[Look | None]) -> Look | None:
+        """One look-up for all parts of the store."""
+        first, part_of = looks[0], self._part_of
+        if part_of is None or first is None:
+            return first
+        alike = [look for look in looks if look is not None]
+        return lambda key: alike[part_of(key)](key)
+
+    def _confirm_by_part(self) -> Callable[[Any], bool] | None:
+        confirms = [follower.confirm for follower in self.followers if follower.confirm is not None]
+        part_of = self._part_of
+        if part_of is None or not confirms:
+            return confirms[0] if confirms else None
+        return lambda slot: confirms[part_of(slot.key)](slot)
+
+    def follower_of(self, key: str) -> Follower:
+        """The part of the store that a key belongs to."""
+        return self.followers[0 if self._part_of is None else self._part_of(key)]
 
     def _after_fork(self) -> None:
         """In a forked child: whoever held a lock does not exist."""
-        self._new_locks()
+        self._variants_lock = threading.Lock()
+        self.owed.after_fork()
+        if self.counts is not None:
+            self.counts.after_fork()
+        self.switches.after_fork()
+        for follower in self.followers:
+            follower.after_fork()
         self.observer.after_fork()
+
+    def _stamp(self) -> object:
+        return self.stamp
 
     def _moved(self) -> None:
         self.stamp = object()
@@ -116,10 +155,24 @@ class Engine:
         self.rules_known_by = object()
         self.stamp = object()
 
+    def _meta_changed(self, names: frozenset[str] | None) -> None:
+        """Something beside the journal changed: the switch of a rule. None: this process is new to it."""
+        if not self.shared:
+            return
+        store = self.followers[0].store
+        if names is None:
+            site = describe(self.plans, self.rules, no_vary_search=self.settings.no_vary_search)
+            if store.get_meta(SITE) != site:
+                store.set_meta(SITE, site)
+        self.switches.follow(store, names)
+
     def _stepped_back(self) -> None:
-        """The wall clock went back: what this process holds looks younger than it is (TIM-01)."""
-        self.observer.warn_once("clock", "the wall clock went back; the memory store starts again")
-        if self.peek is not None:
+        """The wall clock went back: what was stored before looks younger than it is (TIM-01)."""
+        if self.shared:  # others may have stored it, and this process cannot tell what
+            self.observer.warn_once("clock", "the wall clock went back; what is stored counts as stale")
+            self._purge_or_owe([Purge(Kind.ALL, "", soft=True)])
+        elif self.peek is not None:
+            self.observer.warn_once("clock", "the wall clock went back; the memory store starts again")
             self.store.clear()
 
     # --- look up -----------------------------------------------------------------------------------
@@ -139,9 +192,13 @@ class Engine:
             arm: let the hit path answer such requests from now on; explain does not, and changes nothing.
         """
         now = self.clock.now()
-        found = Found(admission.key, now)
+        found = Found(admission.key, now, self.follower_of(admission.key))
         try:
+            if self.owed:  # before anything is read from the store
+                self.owed.pay(self.append)
             stored = self._find(admission, found)
+            if self.counts is not None and now >= self.counts.due and arm:
+                self.counts.add(now)
         except Exception as error:
             if arm:
                 self._store_failed(error)
@@ -152,7 +209,7 @@ class Engine:
             found.reason = admission.personal or found.miss
             return found
         found.entry = entry = self._sealed(found.key, stored) if arm else with_etag(stored)
-        found.verdict = self._index.verdict(entry.born, entry.key, entry.terms.groups)
+        found.verdict = found.follower.verdict(entry)
         found.reason = found.miss = judge(admission, entry, found.verdict, now)
         if admission.personal is not None and found.miss in _NOTHING_THERE:
             found.reason = admission.personal
@@ -164,20 +221,32 @@ class Engine:
         """Read the entry, through the record of varying fields where there is one."""
         if self.settings.no_vary_search and admission.facts.query:
             self._apply_search(admission, found)
-        stored = self._get(found.key, found)
-        if not isinstance(stored, Variants):
-            return stored
-        found.variants = stored
-        values = varying_values(stored.fields, admission.value_of)
+        guess = self._guess(admission, found) if self.shared else None
+        first, *second = self._get([found.key] if guess is None else [found.key, guess], found)
+        if not isinstance(first, Variants):
+            return first
+        found.variants = first
+        values = varying_values(first.fields, admission.value_of)
         if values is None:
             return None
-        found.key = variant_key(admission.key, stored.fields, values)
-        variant = self._get(found.key, found)
+        found.key = variant_key(admission.key, first.fields, values)
+        variant = second[0] if found.key == guess else self._get([found.key], found)[0]
         return variant if isinstance(variant, Entry) else None
+
+    def _guess(self, admission: Admission, found: Found) -> str | None:
+        """The variant that is probably asked for, so that one round trip brings the record and it."""
+        if self.peek is None:
+            return None
+        slot = self.peek(found.key)
+        if slot is None or not isinstance(slot.stored, Variants):
+            return None
+        fields = slot.stored.fields
+        values = varying_values(fields, admission.value_of)
+        return None if values is None else variant_key(found.key, fields, values)
 
     def _apply_search(self, admission: Admission, found: Found) -> None:
         """Bring the query in the key to the form that No-Vary-Search of this path gives it."""
-        record = self._get(search_key(admission.key), found)
+        (record,) = self._get([search_key(admission.key)], found)
         rules = search_rules(record.fields[0]) if isinstance(record, Variants) else None
         found.key = admission.rekey(rules)
 
@@ -186,32 +255,23 @@ class Engine:
         key = search_key(admission.key)
         rules = None if value is None else search_rules(value)
         admission.rekey(rules)
-        (known,), _ = self.store.get([key])
+        store = self.follower_of(key).store
+        (known,), _ = store.get([key])
         if rules is None:
             if known is not None:
-                self.store.delete(key)
+                store.delete(key)
         elif not isinstance(known, Variants) or known.fields != (value,) or known.keep_until < keep_until:
-            self.store.set(key, Variants(key, (str(value),), (), keep_until), keep_until)
+            store.set(key, Variants(key, (str(value),), (), keep_until), keep_until)
 
-    def _get(self, key: str, found: Found) -> Stored | None:
-        stored, mark = self.store.get([key])
+    def _get(self, keys: Sequence[str], found: Found) -> list[Stored | None]:
+        stored, mark = found.follower.get(keys)
         if found.mark is None:
             found.mark = mark
-        self._follow(mark)
-        return stored[0]
-
-    def _follow(self, mark: Mark) -> None:
-        """Bring the index up to a mark that was just read, before anything is judged by it."""
-        if self._index.mark == mark:
-            return
-        with self._index_lock:
-            known = self._index.mark
-            if known != mark:
-                self._index.follow(self.store.purges_since(known))
+        return stored
 
     def _sealed(self, key: str, entry: Entry) -> Entry:
         """An entry with its ETag. What one-hit wonders never need is made at the first hit."""
-        slot = self.peek(key) if self.peek is not None else None
+        slot = self.peek(key) if self.peek is not None and not self.shared else None
         if slot is None or slot.stored is not entry:
             return with_etag(entry)
         slot.stored = entry = with_etag(entry)
@@ -219,24 +279,26 @@ class Engine:
 
     def _arm(self, admission: Admission, found: Found) -> None:
         """Let the hit path answer from now on, until the stamp is replaced."""
-        if self.peek is None:
+        if self.peek is None or self.owed:
             return
-        self._arm_slot(found.key, found.entry, admission)
+        self._arm_slot(found.key, found.entry, admission, found)
         if found.variants is not None:
-            self._arm_slot(admission.key, found.variants, admission)
+            self._arm_slot(admission.key, found.variants, admission, found)
 
-    def _arm_slot(self, key: str, stored: Stored | None, admission: Admission) -> None:
+    def _arm_slot(self, key: str, stored: Stored | None, admission: Admission, found: Found) -> None:
         slot = self.peek(key) if self.peek is not None else None
         if slot is None or slot.stored is not stored or stored is None:
             return
         shift, stamp, rules = self.clock.shift, admission.stamp, admission.rules
+        found.follower.judged_at(slot, found.mark)
         if slot.stamp is stamp and (slot.ready is None or getattr(slot.ready, "shift", shift) == shift):
             return
         if isinstance(stored, Variants):
             slot.ready = ReadyVariants(stored.key, selectors(stored.fields, self._normalisers), rules)
         else:
             passes = cookie_pass(admission.plan.cookies, stored.terms)
-            slot.ready = ready(stored, passes, shift, rules)
+            until = getattr(slot, "until", float("inf"))
+            slot.ready = ready(stored, passes, shift, rules, found.follower.trust, until)
         slot.stamp = stamp
 
     def rearm(self, slot: Slot, stamp: object) -> bool:
@@ -246,31 +308,66 @@ class Engine:
             stamp: the engine's stamp, read before this was asked.
         """
         armed = slot.ready
-        if armed is None or armed.rules is not self.rules_known_by:
+        if armed is None or armed.rules is not self.rules_known_by or self.owed:
             return False
-        self._follow(self.store.get(())[1])
+        follower = self.follower_of(slot.key)
+        follower.follow_now(slot.key)
         stored = slot.stored
-        if isinstance(stored, Entry) and self.verdict(stored) is not Verdict.VALID:
+        if isinstance(stored, Entry) and follower.verdict(stored) is not Verdict.VALID:
             return False
         slot.stamp = stamp
         return True
 
     def verdict(self, entry: Entry) -> Verdict:
         """What the journal, as this process knows it, says of an entry."""
-        return self._index.verdict(entry.born, entry.key, entry.terms.groups)
+        return self.follower_of(entry.key).verdict(entry)
 
     def verdict_now(self, entry: Entry) -> Verdict:
         """As `verdict`, at a newly read mark; HARD where the store does not tell."""
+        follower = self.follower_of(entry.key)
         try:
-            self._follow(self.store.get([])[1])
+            follower.follow_now(entry.key)
         except Exception as error:
             self._store_failed(error)
             return Verdict.HARD
-        return self.verdict(entry)
+        return follower.verdict(entry)
 
     def covered(self, key: str, groups: Sequence[str] = ()) -> Callable[[Mark], bool]:
         """A question: has a key been purged since a mark?"""
-        return lambda born: self._index.verdict(born, key, groups) is not Verdict.VALID
+        follower = self.follower_of(key)
+        return lambda born: follower.covers(born, key, groups)
+
+    # --- who waits ---------------------------------------------------------------------------------
+
+    def token_for(self, flight: Flight | None) -> int:
+        """The place of a fill in the order of fills. Among processes only a lease gives one."""
+        if self.shared:
+            return 0 if flight is None or flight.lease is None else flight.token
+        return self.collapse.token() if flight is None else flight.token
+
+    def land(self, flight: Flight, entry: Entry) -> None:
+        """The answer is stored: those who wait take it from here, other processes from the store."""
+        self.collapse.land(flight, entry)
+        self.leases.give_back(flight)
+
+    def release(self, flight: Flight, *, marked: bool) -> None:
+        """The answer is not storable: those who wait go to the app, all at once.
+
+        Args:
+            marked: that holds for the page, not for this request only, so for other processes too.
+        """
+        self.collapse.release(flight)
+        self.leases.give_back(flight, self.settings.miss_marker if marked else 0.0)
+
+    def give_stale(self, flight: Flight) -> None:
+        """The app failed and a stale page answered: it may answer those who wait too."""
+        self.collapse.give_stale(flight)
+        self.leases.give_back(flight)
+
+    def fail(self, flight: Flight) -> None:
+        """There is no answer: one of those who wait asks the app itself."""
+        self.collapse.fail(flight)
+        self.leases.give_back(flight)
 
     # --- commit ------------------------------------------------------------------------------------
 
@@ -283,29 +380,28 @@ class Engine:
             return Reason.NOT_STORED_STORE, entry
 
     def _keep(self, entry: Entry, found: Found, token: int) -> tuple[Reason, Entry]:
-        if self.peek is None:
+        if self.peek is None or self.shared:
             entry = with_etag(entry)
-        self._follow(self.store.get([])[1])  # what was purged while the app was working
-        key = _place(entry)
-        if self._index.verdict(entry.born, entry.key, entry.terms.groups) is Verdict.HARD:
+        follower = found.follower
+        follower.follow_now(entry.key)  # what was purged while the app was working
+        key = _place(entry) if entry.terms.varying else entry.key
+        if follower.verdict(entry) is Verdict.HARD:
             return Reason.NOT_STORED_RACED, entry
-        if not self.store.set(key, entry, entry.keep_until, token):
-            return self._why_refused(entry, key), entry
+        if not follower.store.set(key, entry, entry.keep_until, token):
+            return self._why_refused(entry, key, follower), entry
         if entry.terms.varying:
-            self._note_variant(entry, key)
+            self._note_variant(entry, key, follower.store)
         return Reason.STORED, entry
 
-    def _why_refused(self, entry: Entry, key: str) -> Reason:
-        (newer,), mark = self.store.get([key])
-        self._follow(mark)
-        current = self._index.verdict(entry.born, entry.key, entry.terms.groups)
-        raced = current is Verdict.HARD or isinstance(newer, Entry)
+    def _why_refused(self, entry: Entry, key: str, follower: Follower) -> Reason:
+        (newer,), _ = follower.get([key])
+        raced = follower.verdict(entry) is Verdict.HARD or isinstance(newer, Entry)
         return Reason.NOT_STORED_RACED if raced else Reason.NOT_STORED_STORE
 
-    def _note_variant(self, entry: Entry, key: str) -> None:
+    def _note_variant(self, entry: Entry, key: str, store: Store) -> None:
         """Write the record of varying fields; the oldest variants go where there are too many."""
         with self._variants_lock:
-            (stored,), _ = self.store.get([entry.key])
+            (stored,), _ = store.get([entry.key])
             record = stored if isinstance(stored, Variants) else None
             keys = record.variants if record is not None else ()
             if record is not None and _is_noted(record, key, entry):
@@ -314,26 +410,27 @@ class Engine:
             dropped, kept = keys[: -self.settings.max_variants], keys[-self.settings.max_variants :]
             keep_until = max(entry.keep_until, record.keep_until if record is not None else 0.0)
             updated = Variants(entry.key, entry.terms.varying, kept, keep_until)
-            self.store.set(entry.key, updated, keep_until)
+            store.set(entry.key, updated, keep_until)
         for old in dropped:
             self.observer.variants_dropped.add()
-            self.store.delete(old)
+            store.delete(old)
 
     def forget(self, found: Found, entry: Entry | None = None) -> None:
         """Take an entry out of the store: it is not to be used any more."""
         try:
-            self.store.delete(found.key, entry)
+            found.follower.store.delete(found.key, entry)
         except Exception as error:
             self._store_failed(error)
 
     def revoke(self, entry: Entry) -> None:
         """Take back an entry that turned out not to be whole, unless it was replaced already."""
         key = _place(entry)
+        store = self.follower_of(key).store
         try:
-            (stored,), _ = self.store.get([key])
+            (stored,), _ = store.get([key])
             # A hit may have put another object in its place: the same response with an ETag.
             if isinstance(stored, Entry) and stored.born == entry.born and stored.body == entry.body:
-                self.store.delete(key, stored)
+                store.delete(key, stored)
         except Exception as error:
             self._store_failed(error)
 
@@ -346,16 +443,11 @@ class Engine:
 
     # --- purge -------------------------------------------------------------------------------------
 
-    def last_purges(self, purges: Iterable[Purge]) -> list[int]:
-        """The numbers of the last purges of the same targets, 0 where there were none."""
-        with self._index_lock:
-            self._index.follow(self.store.purges_since(self._index.mark))
-        return [self._index.last(purge) for purge in purges]
-
-    def append(self, purges: Iterable[Purge]) -> Mark:
+    def append(self, purges: Sequence[Purge]) -> None:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
-        bounded = [purge._replace(target=short(purge.target)) for purge in purges]
-        return self.store.append(bounded, self.clock.wall())
+        now = self.clock.wall()
+        for follower in self.followers:
+            follower.append(purges, now)
 
     def invalidate(self, admission: Admission, head: Head) -> None:
         """After a successful unsafe request: the target URI, and where it points (RFC 9111 §4.4).
@@ -363,15 +455,22 @@ class Engine:
         `Cache-Group-Invalidation` too (RFC 9875 §3). Other origins are never touched.
         """
         purges = list(invalidations(admission, head))
-        if not purges:
-            return
+        if purges:
+            self._purge_or_owe(purges)
+
+    def _purge_or_owe(self, purges: Sequence[Purge]) -> None:
+        """Write purges that nobody waits for: where the store is down, as soon as it answers."""
         try:
             self.append(purges)
         except Exception as error:
             self._store_failed(error)
+            self.owed.add(purges)
+            self.stamp = object()  # nothing is served unasked until the store has heard of it
 
     def close(self) -> None:
         """Let go of the store."""
+        if self.counts is not None:
+            self.counts.add(self.counts.due)
         self.store.close()
 
 
@@ -410,11 +509,43 @@ def _is_gone(stored: Stored, now: float) -> bool:
     return isinstance(stored, Entry) and stored.fresh_until <= now and stored.keep_until <= now
 
 
+def _store_options(settings: Settings) -> StoreOptions:
+    return StoreOptions(
+        max_bytes=settings.max_bytes,
+        timeout=settings.store_timeout,
+        memo_bytes=settings.memo_bytes,
+        signing_keys=tuple([key.encode() for key in settings.signing_keys]),
+    )
+
+
 def _store_from(settings: Settings) -> Store:
+    store = _opened(settings)
+    if settings.near is None:
+        return store
+    if not getattr(store, "shared", False):
+        raise OptionError(
+            f"near = {settings.near}: a near tier stands in front of a store that workers share, such as "
+            f"redis://; store = {settings.store!r} is in this process's memory already, so leave near out"
+        )
+    wall = settings.clock
+    try:
+        return near_store(
+            store,
+            settings.near,
+            bound=settings.near_bound,
+            max_age=settings.near_max_age,
+            clock=time.time if wall is None else wall,
+            steady=time.monotonic if wall is None else wall,
+        )
+    except ValueError as error:
+        raise OptionError(f"near: {error}") from None
+
+
+def _opened(settings: Settings) -> Store:
     given = settings.store
     if isinstance(given, str):
         try:
-            return open_store(given, StoreOptions(max_bytes=settings.max_bytes))
+            return open_store(given, _store_options(settings))
         except ValueError as error:
             raise OptionError(f"store: {error}") from None
     if isinstance(given, type) or not isinstance(given, Store):
@@ -423,32 +554,3 @@ def _store_from(settings: Settings) -> Store:
             "of wsgicache.Store"
         )
     return given
-
-
-def invalidations(admission: Admission, head: Head) -> Iterable[Purge]:
-    """What a successful unsafe request invalidates."""
-    if admission.host is None or not admission.facts.path.startswith("/"):
-        return
-    facts = admission.facts
-    own = f"{facts.scheme}://{admission.host}"
-    yield Purge(Kind.URL, f"o{own}\0{facts.path}")
-    for name in ("location", "content-location"):
-        path = _same_origin_path(head.fields.get(name), own, facts.path)
-        if path is not None:
-            yield Purge(Kind.URL, f"o{own}\0{path}")
-    groups = head.fields.get("cache-group-invalidation")
-    if groups is not None:
-        for group in string_list(groups) or ():
-            yield Purge(Kind.GROUP, group_target(group, own))
-
-
-def _same_origin_path(reference: str | None, origin: str, base: str) -> str | None:
-    """The path that a Location names, if it is on this origin (CON-19)."""
-    if reference is None:
-        return None
-    try:
-        url = urljoin(origin + quote(base.encode("latin-1", "replace")), reference.strip())
-        named, path, _ = parse_url(url)
-    except ValueError:
-        return None
-    return path if named == origin else None

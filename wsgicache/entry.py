@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -64,12 +63,11 @@ def intern_terms(terms: Terms) -> Terms:
     return known
 
 
-def intern_pairs(headers: Iterable[tuple[str, str]]) -> Headers:
+def intern_pairs(headers: Headers) -> Headers:
     """The same fields, with one object for equal lines: the pages of a site share most of them."""
     if len(_lines) >= 4096:
         _lines.clear()
-    known = _lines.setdefault
-    return tuple([known(pair, pair) for pair in headers])
+    return tuple(map(_lines.setdefault, headers, headers))
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Final
 
 from .hints import HINTS, IGNORE
@@ -31,33 +31,39 @@ CONDITIONALS: Final = (
     "HTTP_RANGE",
 )
 PRECONDITIONS: Final = ("HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE")
+_CREDENTIALS: Final = ("HTTP_AUTHORIZATION", "REMOTE_USER", "SSL_CLIENT_VERIFY", *CERTIFICATES)
 
 UNUSUAL: Final = frozenset(
     (
         *REWRITES,
         *OVERRIDES,
         *FORWARDED,
-        *CERTIFICATES,
         *CONDITIONALS,
         *PRECONDITIONS,
+        *_CREDENTIALS,
         SECRET_HEADER,
         IGNORE,
         HINTS,
-        "HTTP_AUTHORIZATION",
         "HTTP_TRANSFER_ENCODING",
-        "REMOTE_USER",
-        "SSL_CLIENT_VERIFY",
     )
 )
 """Environ keys that most requests do not have, each of which needs a closer look than the hit path's."""
 
 
+_UNUSUAL: Final = UNUSUAL - {HINTS}
+"""What is unusual in a request itself: by now every environ holds hints."""
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
 class Facts:
-    """One request. Absent fields are None; `get` reads any other request field by its environ name."""
+    """One request. Absent fields are None; `get` reads any other request field by its environ name.
+
+    What most requests do not have is not read before somebody asks for it: `unusual` says which of these
+    environ keys there are.
+    """
 
     __slots__ = (
-        "asked",
-        "cache_control",
         "conditional",
         "cookie",
         "credentials",
@@ -65,16 +71,10 @@ class Facts:
         "get",
         "has_body",
         "host",
-        "ignored",
         "method",
-        "overridden",
         "path",
-        "pragma",
-        "precondition",
         "query",
-        "range",
         "raw",
-        "rewritten",
         "scheme",
         "unusual",
     )
@@ -89,35 +89,66 @@ class Facts:
         self.host: str = get("HTTP_HOST") or _server_host(environ)
         self.raw: str | None = get("RAW_URI") or get("REQUEST_URI") or None
         self.cookie: str | None = get("HTTP_COOKIE")
-        self.cache_control: str | None = get("HTTP_CACHE_CONTROL")
-        self.pragma: str | None = get("HTTP_PRAGMA")
-        self.ignored = bool(get(IGNORE))
         length = get("CONTENT_LENGTH")
         self.has_body = bool(length) and length != "0"
-        self.credentials = False
-        self.rewritten = self.overridden = self.precondition = self.conditional = False
-        self.range: str | None = None
+        self.credentials = self.conditional = False
         proto = get("HTTP_X_FORWARDED_PROTO")
         self.forwarded = "" if proto is None or proto == self.scheme else f"p{_part(proto)}"
-        self.unusual = not UNUSUAL.isdisjoint(environ)
-        if self.unusual:
+        self.unusual: Set[str] = _NOTHING
+        if not _UNUSUAL.isdisjoint(environ):
             self._read_unusual(environ)
 
     def _read_unusual(self, environ: Mapping[str, Any]) -> None:
         get = self.get
-        self.rewritten = any([name in environ for name in REWRITES])
-        self.overridden = any([name in environ for name in OVERRIDES])
-        self.precondition = any([name in environ for name in PRECONDITIONS])
-        self.conditional = any([name in environ for name in CONDITIONALS])
-        self.has_body = self.has_body or "HTTP_TRANSFER_ENCODING" in environ
-        self.credentials = (
-            "HTTP_AUTHORIZATION" in environ
+        self.unusual = unusual = _UNUSUAL & environ.keys()
+        self.conditional = not unusual.isdisjoint(CONDITIONALS)
+        self.has_body = self.has_body or "HTTP_TRANSFER_ENCODING" in unusual
+        self.credentials = not unusual.isdisjoint(_CREDENTIALS) and (
+            "HTTP_AUTHORIZATION" in unusual
             or bool(get("REMOTE_USER"))
             or get("SSL_CLIENT_VERIFY") == "SUCCESS"
             or any([get(name) for name in CERTIFICATES])
         )
-        self.range = get("HTTP_RANGE")
-        self.forwarded += forwarded_extra(self.get, self.host, self.scheme)
+        if not unusual.isdisjoint(FORWARDED):
+            self.forwarded += forwarded_extra(get, self.host, self.scheme)
+
+    @property
+    def ignored(self) -> bool:
+        """Whether an outer layer asked the cache to stand aside."""
+        return IGNORE in self.unusual and bool(self.get(IGNORE))
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether a field may route the request to another page."""
+        return not self.unusual.isdisjoint(REWRITES)
+
+    @property
+    def overridden(self) -> bool:
+        """Whether a field may turn the method into another."""
+        return not self.unusual.isdisjoint(OVERRIDES)
+
+    @property
+    def precondition(self) -> bool:
+        """Whether there is a condition that only the app can judge."""
+        return not self.unusual.isdisjoint(PRECONDITIONS)
+
+    @property
+    def range(self) -> str | None:
+        """The Range field."""
+        value: str | None = self.get("HTTP_RANGE")
+        return value
+
+    @property
+    def cache_control(self) -> str | None:
+        """The Cache-Control field."""
+        value: str | None = self.get("HTTP_CACHE_CONTROL")
+        return value
+
+    @property
+    def pragma(self) -> str | None:
+        """The Pragma field."""
+        value: str | None = self.get("HTTP_PRAGMA")
+        return value
 
     @property
     def if_none_match(self) -> str | None:

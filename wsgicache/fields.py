@@ -396,7 +396,7 @@ _ASCTIME: Final = _date_pattern(r"WEEKDAY MONTH (?P<day>\d\d| \d) TIME (?P<year>
 def http_date(seconds: float) -> str:
     """Return `seconds` since 1970 as an IMF-fixdate (RFC 9110 §5.6.7), years 1 to 9999."""
     if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
-        seconds = _LAST_SECOND if seconds > 0 else _FIRST_SECOND
+        return _http_date(_LAST_SECOND if seconds > 0 else _FIRST_SECOND)
     return _http_date(int(seconds // 1))
 
 

@@ -11,24 +11,17 @@ from enum import Enum
 from typing import Any
 
 from .answer import Answer, answer, not_modified_answer
-from .collapse import Flight
+from .collapse import Flight, State
 from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
 from .engine import Engine, Found
 from .entry import Entry, Headers, intern_terms, make_etag
 from .fields import http_date, parse_etag
-from .freshness import initial_age
+from .head import Head
 from .hints import IGNORE, Hints
 from .journal import Verdict
 from .outcome import Outcome, Reason
-from .policy import (
-    Admission,
-    Head,
-    Settlement,
-    make_entry,
-    settle,
-    settle_body,
-    usable_on_error,
-)
+from .policy import Admission, usable_on_error
+from .settle import Settlement, age_on_arrival, make_entry, settle, settle_body
 
 
 class Action(Enum):
@@ -87,7 +80,7 @@ class Fill:
         self.found = found
         self.flight = flight
         self.hints = hints
-        self.token = flight.token if flight is not None else engine.collapse.token()
+        self.token = engine.token_for(flight)
         self.asked = engine.clock.wall()
         self.background = False
         """No visitor waits: the outcome is a refresh's, not a request's."""
@@ -95,7 +88,7 @@ class Fill:
         self.stripped = False
         """The client's own conditionals were taken away before the app was asked."""
         self.head: Head | None = None
-        self.settlement = Settlement(Reason.NOT_STORED_BROKEN_OFF)
+        self.settlement = _UNSETTLED
         self.entry: Entry | None = None
         self.passed_on: Headers = ()
         """Fields of a 304 that this client gets beside the entry's."""
@@ -141,19 +134,21 @@ class Fill:
         self.outcome.forward_status = self.outcome.status = head.code
         self._head_at = engine.clock.wall()
         self._environ = environ
-        self._said = self._says()
-        if environ.get(IGNORE):
+        ignored = False
+        if self.hints.said or IGNORE in environ:
+            self._said = self._says()
+            ignored = bool(environ.get(IGNORE))
+        if ignored:
             self.hints.ignore()  # an outer cache hears hints, not what is set in a copy of its environ
         if self.conditional and head.code == 304:
             return self._freshen(head, environ)
         if head.code >= 500 and self.stale_usable():
             return Action.STALE
-        self.settlement = settle(admission, head, self.hints, bool(environ.get(IGNORE)), self._head_at)
+        self.settlement = settle(admission, head, self.hints, ignored, self._head_at)
         terms = self.settlement.terms
         if terms is not None:
             self.outcome.settled = Reason.STORED  # what is told if the head goes out before the body's end
-            age = initial_age(head.fields.get("age"), head.fields.get("date"), self.asked, self._head_at)
-            self.outcome.ttl = terms.lifetime - int(age)
+            self.outcome.ttl = terms.lifetime - int(age_on_arrival(head, self.asked, self._head_at))
             return Action.KEEP
         self._not_stored(self.settlement.reason)
         return Action.PASS
@@ -169,7 +164,7 @@ class Fill:
         if reason is Reason.NOT_STORED_RACED:
             self.failed()  # what came meanwhile may answer them
         else:
-            self._release()
+            self._release(marked=reason not in _SAYS_NOTHING_OF_THE_PAGE)
 
     def _forget_what_was_found(self, reason: Reason) -> None:
         """The app says of the page itself that it is not to be stored, or is gone: its stale windows end."""
@@ -263,20 +258,25 @@ class Fill:
 
     # --- the body ----------------------------------------------------------------------------------
 
+    def _says_more(self) -> bool:
+        """Whether the app has said more of the response since it was decided on."""
+        if not self.hints.said and IGNORE not in self._environ:
+            return False
+        return self._says() != self._said
+
     def _says(self) -> tuple[object, ...]:
         """What the app has said of the response beside its head."""
         hints = self.hints
         named = len(hints.groups) if hints.groups else 0
-        ignored = IGNORE in self._environ and bool(self._environ[IGNORE])
+        ignored = bool(self._environ.get(IGNORE))
         return ignored, hints.ignored, hints.personal, hints.session_accessed, hints.lifetime, named
 
     def complete(self, body: bytes) -> Reason:
         """The whole body is there: store it, and let those who wait have it."""
         head = self.head
         assert head is not None  # noqa: S101 - decide came first
-        says = self._says()
-        if says != self._said:  # a body that was made meanwhile may know better than its head
-            self._said = says
+        if self._says_more():  # a body that was made meanwhile may know better than its head
+            self._said = self._says()
             ignored = bool(self._environ.get(IGNORE))
             self.settlement = settle(self.admission, head, self.hints, ignored, self._head_at)
             if self.settlement.terms is None:
@@ -325,7 +325,7 @@ class Fill:
         self.outcome.ttl = entry.ttl(self.engine.clock.wall())
         self.engine.markers.unset(self.admission.key)
         if self.flight is not None:
-            self.engine.collapse.land(self.flight, entry)
+            self.engine.land(self.flight, entry)
 
     def too_large(self) -> None:
         """The body went past `max_body_bytes`: it streams on, unstored."""
@@ -346,37 +346,37 @@ class Fill:
         """Whether somebody waits for the answer."""
         return self.flight is not None and self.flight.followers > 0
 
-    def _release(self) -> None:
+    def _release(self, *, marked: bool) -> None:
         if self.flight is not None:
-            self.engine.collapse.release(self.flight)
+            self.engine.release(self.flight, marked=marked)
 
     def gave_stale(self) -> None:
         """The app failed and the stale entry answered: those who wait may have it too."""
         if self.flight is not None:
-            self.engine.collapse.give_stale(self.flight)
+            self.engine.give_stale(self.flight)
 
     def failed(self) -> None:
         """There is nothing to share: one of those who wait asks the app itself."""
-        if self.flight is not None:
-            self.engine.collapse.fail(self.flight)
+        flight = self.flight
+        if flight is not None and flight.state is State.PENDING:
+            self.engine.fail(flight)
 
     def end(self) -> None:
         """Whatever happened: nobody waits any more, and the outcome is counted, once."""
         if self._ended:
             return
         self._ended = True
-        self._hear_last_words()
+        if self.entry is not None and self.outcome.settled is Reason.STORED and self._says_more():
+            self._hear_last_words(self.entry)
         self.failed()
         if self.background:
             self.engine.observer.refreshed(self.outcome)
         else:
             self.engine.observer.record(self.outcome)
 
-    def _hear_last_words(self) -> None:
+    def _hear_last_words(self, entry: Entry) -> None:
         """What the app said of a response that was stored before its iterable came to an end."""
-        if self.entry is None or self.outcome.settled is not Reason.STORED or self._says() == self._said:
-            return
-        self.engine.revoke(self.entry)
+        self.engine.revoke(entry)
         ignored = bool(self._environ.get(IGNORE)) or self.hints.ignored
         self.outcome.settled = Reason.NOT_STORED_IGNORED if ignored else Reason.NOT_STORED_HINT
 
@@ -407,6 +407,9 @@ class Fill:
             return Answer("304 Not Modified", as_304(head.headers), ())
         headers = head.headers if etag in (None, head.fields.get("etag")) else (*head.headers, ("ETag", etag))
         return not_modified_answer(headers)
+
+
+_UNSETTLED = Settlement(Reason.NOT_STORED_BROKEN_OFF)
 
 
 def _with_headers(entry: Entry, head: Head) -> Entry:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 HINTS: Final = "wsgicache.hints"
 IGNORE: Final = "wsgicache.ignore"
 CACHE: Final = "wsgicache.cache"
+
+T = TypeVar("T")
+
+
+class _Word(Generic[T]):
+    """An attribute of `Hints`. One that nobody set has its default, and takes no room."""
+
+    def __init__(self, default: T) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, hints: Hints, owner: type) -> T:
+        word: T = hints.said.get(self._name, self._default)
+        return word
+
+    def __set__(self, hints: Hints, word: T) -> None:
+        hints.said[self._name] = word
 
 
 class Hints:
@@ -15,18 +34,29 @@ class Hints:
     Attributes:
         lifetime: seconds that this response stays fresh, if nothing forbids storing it; None leaves the
             decision to the response and the rules.
-        groups: names that a purge can reach the response by; add to it.
         session_accessed: set by an integration when the app read its session.
+        said: what was said, by attribute: nothing of most responses, which then need no closer look.
     """
 
-    __slots__ = ("groups", "ignored", "lifetime", "personal", "session_accessed")
+    __slots__ = ("said",)
+
+    lifetime = _Word[int | None](None)
+    session_accessed = _Word(False)
+    ignored = _Word(False)
+    personal = _Word(False)
 
     def __init__(self) -> None:
-        self.groups: set[str] = set()
-        self.lifetime: int | None = None
-        self.session_accessed = False
-        self.ignored = False
-        self.personal = False
+        self.said: Final[dict[str, Any]] = {}
+
+    @property
+    def groups(self) -> set[str]:
+        """Names that a purge can reach the response by; add to it."""
+        groups: set[str] = self.said.setdefault("groups", set())
+        return groups
+
+    @groups.setter
+    def groups(self, groups: set[str]) -> None:
+        self.said["groups"] = groups
 
     def ignore(self) -> None:
         """Neither store this response nor count it as the cache's work."""

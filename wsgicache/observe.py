@@ -119,32 +119,48 @@ class Observer:
         if first:
             log.error("the cache failed in %s; the app answers alone", where, exc_info=error)
 
-    def stats(self) -> dict[str, Any]:
-        """Counters since the start of this process.
-
-        `hit_ratio` is hits / (hits + misses) and `coverage` (hits + misses) / all requests, None before
-        the first; bypass and miss-marker traffic never hide in the first. A stale page in place of an
-        error is a miss: the request went to the app, and an outage must not look healthy.
-        """
-        counts = {reason: tally.value for reason, tally in self.reasons.items()}
-        hits = sum(n for reason, n in counts.items() if reason.is_hit)
-        stale = hits - counts[Reason.HIT]
-        requests = sum(counts[reason] for reason in _DECISIONS) + self.unjudged.value
-        misses = sum(counts[reason] for reason in _MISSES) - counts[Reason.MISS_MARKER]
+    def counts(self) -> dict[str, int]:
+        """Every counter since the start of this process, by name; a reason's begins with `REASON`."""
         return {
-            "requests": requests,
-            "hits": hits,
-            "stale_hits": stale,
-            "misses": misses,
+            "unjudged": self.unjudged.value,
             "collapsed": self.collapsed.value,
             "refreshes": self.refreshes.value,
             "refreshes_failed": self.refreshes_failed.value,
             "variants_dropped": self.variants_dropped.value,
             "store_failures": self.store_failures.value,
-            "hit_ratio": hits / (hits + misses) if hits + misses else None,
-            "coverage": (hits + misses) / requests if requests else None,
-            "reasons": {reason.name: n for reason, n in counts.items() if n},
+            **{REASON + reason.name: tally.value for reason, tally in self.reasons.items()},
         }
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start of this process; see `summary`."""
+        return summary(self.counts())
+
+
+REASON: Final = "reason:"
+
+
+def summary(counts: Mapping[str, int]) -> dict[str, Any]:
+    """What counters say, of one process or of several added up.
+
+    `hit_ratio` is hits / (hits + misses) and `coverage` (hits + misses) / all requests, None before
+    the first; bypass and miss-marker traffic never hide in the first. A stale page in place of an
+    error is a miss: the request went to the app, and an outage must not look healthy.
+    """
+    reasons = {reason: counts.get(REASON + reason.name, 0) for reason in Reason}
+    hits = sum(n for reason, n in reasons.items() if reason.is_hit)
+    requests = sum(reasons[reason] for reason in _DECISIONS) + counts.get("unjudged", 0)
+    misses = sum(reasons[reason] for reason in _MISSES) - reasons[Reason.MISS_MARKER]
+    told = ("collapsed", "refreshes", "refreshes_failed", "variants_dropped", "store_failures")
+    return {
+        "requests": requests,
+        "hits": hits,
+        "stale_hits": hits - reasons[Reason.HIT],
+        "misses": misses,
+        **{name: counts.get(name, 0) for name in told},
+        "hit_ratio": hits / (hits + misses) if hits + misses else None,
+        "coverage": (hits + misses) / requests if requests else None,
+        "reasons": {reason.name: n for reason, n in reasons.items() if n},
+    }
 
 
 _DECISIONS: Final = frozenset(r for r in Reason if r.phase in (Phase.ADMIT, Phase.JUDGE)) | {

@@ -76,6 +76,14 @@ def read_duration(value: Any) -> float:
     return float(value)
 
 
+def read_above_zero(value: Any) -> float:
+    """Seconds that may have a fraction, above zero."""
+    seconds = read_duration(value)
+    if seconds == 0:
+        raise ValueError("give a number of seconds above zero")
+    return seconds
+
+
 def read_optional_seconds(value: Any) -> int | None:
     """Whole seconds, or None (in text: `default` or empty)."""
     return None if value is None or value in ("", "default") else read_seconds(value)
@@ -261,6 +269,36 @@ OPTIONS: Final[Mapping[str, Option]] = {
         Option(
             "max_bytes", read_bytes, 64_000_000, "bytes",
             "Size of the memory store (memory://?max_bytes=… wins).",
+        ),
+        Option(
+            "near", read_optional_bytes, None, "bytes",
+            "Size of a near tier: copies in each worker's memory of what a shared store holds, kept true by "
+            "its journal. Default: none.",
+        ),
+        Option(
+            "near_bound", read_above_zero, 1.0, "seconds",
+            "How long after a purge elsewhere a near tier may at most still answer with the old page.",
+        ),
+        Option(
+            "near_max_age", read_above_zero, 60.0, "seconds",
+            "How long a near tier keeps a copy before it asks the store whether there is a newer one.",
+        ),
+        Option(
+            "memo_bytes", read_bytes, 16_000_000, "bytes",
+            "What each worker keeps decoded of a shared store, so that a hit need not decode it again.",
+        ),
+        Option(
+            "store_timeout", read_above_zero, 0.05, "seconds",
+            "How long a network store may take, for connecting and for answering, before the app is asked.",
+        ),
+        Option(
+            "lease", read_above_zero, 5.0, "seconds",
+            "How long the workers of a shared store leave a page to the one that is fetching it; a worker "
+            "that dies meanwhile costs the others this long at most.",
+        ),
+        Option(
+            "signing_keys", read_names, (), "secrets",
+            "Entries in a shared store are signed with the first and must be signed with one of them.",
         ),
         Option(
             "max_body_bytes", read_bytes, 1 << 20, "bytes",
@@ -459,6 +497,13 @@ class Settings:
     enabled: bool
     clock: Callable[[], float] | None
     max_bytes: int
+    near: int | None
+    near_bound: float
+    near_max_age: float
+    memo_bytes: int
+    store_timeout: float
+    lease: float
+    signing_keys: tuple[str, ...] = field(repr=False)
     max_body_bytes: int
     max_key_bytes: int
     max_variants: int

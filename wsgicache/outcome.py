@@ -28,7 +28,8 @@ class Reason(Enum):
     """One decision: its phase, its RFC 9211 token, one sentence for people, and where it is written.
 
     The token is `hit` for an answer from the store, a `fwd` value for a request that goes to the app,
-    and `stored` or `-` in the settle phase, where the RFC has no word for "not stored".
+    and `stored` or `-` in the settle phase, where the RFC has no word for "not stored". `is_hit` says
+    whether the answer came from the store without asking the app.
     """
 
     def __init__(self, phase: Phase, token: str, sentence: str, section: str) -> None:
@@ -36,6 +37,7 @@ class Reason(Enum):
         self.token = token
         self.sentence = sentence
         self.section = section
+        self.is_hit = token == "hit"
 
     # Members are singletons: identity is as good a hash as the name's, and this is looked up often.
     __hash__ = object.__hash__
@@ -306,11 +308,6 @@ class Reason(Enum):
         "house rule 14",
     )  # fmt: skip
 
-    @property
-    def is_hit(self) -> bool:
-        """True when the answer came from the store without asking the app."""
-        return self.token == "hit"
-
 
 @dataclass(slots=True)
 class Outcome:
@@ -339,6 +336,17 @@ class Outcome:
 
     def cache_status(self, *, show_key: bool = False) -> str:
         """Render as one member of the `Cache-Status` list (RFC 9211 §2); `hit` excludes `fwd`."""
+        if show_key:
+            return self._render(show_key=True)
+        told = (self.reason, self.forward_status, self.settled, self.collapsed, self.ttl, self.detail)
+        line = _lines.get(told)
+        if line is None:
+            if len(_lines) >= 4096:
+                _lines.clear()
+            _lines[told] = line = self._render(show_key=False)
+        return line
+
+    def _render(self, *, show_key: bool) -> str:
         reason = self.reason
         parts = [CACHE_NAME]
         if reason.is_hit:
@@ -370,6 +378,9 @@ class Outcome:
             return self.detail
         return None if self.reason in _PLAIN else self.reason
 
+
+_lines: Final[dict[tuple[object, ...], str]] = {}
+"""Lines that were rendered already: there are few of them beside the remaining lifetimes."""
 
 _STALE_ANSWERS: Final = frozenset(
     {Reason.HIT_STALE_WHILE_REVALIDATE, Reason.HIT_MAX_STALE, Reason.HIT_STALE_IF_ERROR}

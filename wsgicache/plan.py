@@ -16,15 +16,15 @@ from .options import Settings
 from .profile import PROFILES, Profile, QueryMode
 from .rules import Rule, RuleSet, fingerprint
 
-STEERING_FIELDS: Final = frozenset(
-    {
-        "cache-control", "cache-groups", "cache-tag", "connection", "content-security-policy",
-        "content-security-policy-report-only", "content-type", "set-cookie", "set-cookie2", "surrogate-key",
-        "vary",
-    }
+STEERING_FIELDS: Final = (
+    "cache-control", "cache-groups", "cache-tag", "connection", "content-security-policy",
+    "content-security-policy-report-only", "content-type", "surrogate-key", "vary",
 )  # fmt: skip
-"""Response fields that decide what becomes of a response, beside those that carry instants, validators
-and lengths; a settlement is remembered by them."""
+"""Response fields whose values decide what becomes of a response, beside those that carry instants; a
+settlement is remembered by them. Of cookies and validators only their presence decides."""
+
+TIMED_FIELDS: Final = frozenset({"age", "date", "expires"})
+"""Response fields that make a decision depend on the clock."""
 
 RULE_TTL_STATUSES: Final = frozenset({200, 301, 302, 303, 307, 308, 404, 410})
 """Statuses that a rule's ttl covers where the rule names none (house rule 2)."""
@@ -64,11 +64,12 @@ class Plan:
     strip_set_cookie: bool
     store_tokens: bool
     drop_fields: frozenset[str]
-    steering_fields: frozenset[str]
+    steering_fields: tuple[str, ...]
+    timed_fields: frozenset[str]
     normalisers: Mapping[str, Normaliser]
     normal_forms: tuple[tuple[str, Normaliser], ...]
     settled: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
-    """What `policy.settle` remembers: another plan's settings would decide otherwise."""
+    """What `settle` remembers: another plan's settings would decide otherwise."""
 
     @property
     def keeps_cookies(self) -> bool:
@@ -131,7 +132,8 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         store_tokens=chosen("store_tokens", False),
         drop_fields=frozenset(settings.consume_fields)
         | frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
-        steering_fields=STEERING_FIELDS | set(settings.targeted_fields),
+        steering_fields=(*STEERING_FIELDS, *settings.targeted_fields),
+        timed_fields=TIMED_FIELDS | {"last-modified"} if profile.heuristics else TIMED_FIELDS,
         normalisers=normalisers,
         normal_forms=tuple([(environ_name(field), form) for field, form in normalisers.items()]),
     )

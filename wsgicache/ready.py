@@ -23,13 +23,24 @@ HIT_LINES: Final = NamedSeconds("Cache-Status", hit_line)
 
 
 @dataclass(slots=True, eq=False)
+class Trust:
+    """Up to which instant of the monotonic clock a store's copies may be served without asking."""
+
+    until: float = float("inf")
+
+
+ALWAYS: Final = Trust()
+"""For a store that is itself what it says, or is asked each time."""
+
+
+@dataclass(slots=True, eq=False)
 class Ready:
     """An entry as the hit path needs it, and nothing else.
 
     `cookies` says which Cookie fields leave the hit as it is. `sent` is the whole head, right while the
     clock is before `until`: it changes once a second, however many hits there are; an entry that is hit
-    less often keeps none. `shift` is the difference of the two clocks by which the instants were made, and
-    `rules` what the engine's rules were known by.
+    less often keeps none. `trust` says up to when the store's copies may be served. `shift` is the difference
+    of the two clocks by which the instants were made, and `rules` what the engine's rules were known by.
     """
 
     status: Final[str]
@@ -41,37 +52,48 @@ class Ready:
     shift: Final[float]
     rules: Final[object]
     cookies: Final[Mapping[str, bool]]
+    trust: Final[Trust] = ALWAYS
     keys: Final[None] = None
     until: float = float("-inf")
     sent: list[tuple[str, str]] | None = None
     last: int = -1
 
-    def head_at(self, now: float) -> list[tuple[str, str]]:
+    def head_at(self, now: float, trusted_until: float) -> list[tuple[str, str]]:
         """The whole head of a fresh hit.
 
         Args:
             now: the monotonic clock.
+            trusted_until: of `trust`, read before the caller made sure that this is still valid.
 
         Raises:
-            LookupError: it is not fresh, or its age is negative: a clock went back.
+            LookupError: it is not fresh, not to be trusted, or its age is negative: a clock went back.
         """
-        if now >= self.fresh_until:
+        if now >= self.fresh_until or now >= trusted_until:
             raise LookupError("stale")
         age = int(now - self.since)
         sent = [*self.head, AGES[age], HIT_LINES[self.lifetime - age]]
         if self.last == age:  # the second hit in this second
             self.sent = sent  # before `until`, which says that it may be read
-            self.until = min(self.fresh_until, self.since + age + 1)
+            self.until = min(self.fresh_until, self.since + age + 1, trusted_until)
         self.last = age
         return sent
 
 
-def ready(entry: Entry, cookies: Mapping[str, bool], shift: float, rules: object) -> Ready:
+def ready(
+    entry: Entry,
+    cookies: Mapping[str, bool],
+    shift: float,
+    rules: object,
+    trust: Trust = ALWAYS,
+    until: float = float("inf"),
+) -> Ready:
     """The wire-ready form of an entry. One that is validated before each use is never fresh here.
 
     Args:
         shift: monotonic clock minus wall clock, seconds.
         rules: what the engine's rules are known by until one is switched.
+        trust: up to when the store's copies may be served.
+        until: monotonic instant at which this copy is too old to be served.
     """
     terms = entry.terms
     return Ready(
@@ -79,11 +101,12 @@ def ready(entry: Entry, cookies: Mapping[str, bool], shift: float, rules: object
         head=entry.headers,
         chunks=(entry.body,) if entry.body else (),
         since=entry.since + shift,
-        fresh_until=float("-inf") if terms.always_validate else entry.fresh_until + shift,
+        fresh_until=float("-inf") if terms.always_validate else min(entry.fresh_until + shift, until),
         lifetime=terms.lifetime,
         shift=shift,
         rules=rules,
         cookies=cookies,
+        trust=trust,
     )
 
 

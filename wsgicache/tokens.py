@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from typing import Final
 
-# A tag up to its end or the end of the page, quotes respected; possessive, so that no page takes long.
-_TAG: Final = re.compile(rb"<(input|meta|script|style|link)\b((?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+)")
+_TAG: Final = re.compile(rb"<(input|meta|script|style|link)\b")
+# What a tag holds, up to its end or the end of the page, quotes respected; possessive, so that no page
+# takes long.
+_INSIDE: Final = re.compile(rb"(?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+")
 _ATTRIBUTE: Final = re.compile(rb"([a-z][\w:.-]*+)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))")
 _TOKEN_NAME: Final = re.compile(rb"[cx]srf|requestverificationtoken|(?:^|[^a-z])authenticator\]?$|token\]?$")
 _NAMING: Final = frozenset((b"name", b"id", b"property"))
@@ -21,6 +24,7 @@ def csp_has_nonce(policy: str) -> bool:
     )
 
 
+@lru_cache(maxsize=256)
 def is_html(content_type: str | None) -> bool:
     """Whether a media type is one that browsers render as HTML."""
     if content_type is None:
@@ -39,11 +43,26 @@ def holds_token(body: bytes, coding: str | None) -> bool:
         if decoded is None:
             return True
         body = decoded
-    lower = body.lower()
-    # rfind skips much faster than find or a regular expression, and nearly every page ends here.
-    if lower.rfind(b"<input") < 0 and lower.rfind(b"<meta") < 0 and lower.rfind(b"nonce") < 0:
+    return _holds_token(body.lower())
+
+
+def _holds_token(page: bytes) -> bool:
+    """Whether a page, in lower case, holds a token.
+
+    No tag that begins behind the last of three words can hold one, and in most pages that is the last meta
+    element of the head. `rfind` skips through the rest much faster than `find` or a regular expression.
+    """
+    last = max(page.rfind(b"<input"), page.rfind(b"<meta"), page.rfind(b"nonce"))
+    if last < 0:
         return False
-    return any(_is_token(match[1], match[2]) for match in _TAG.finditer(lower))
+    start, end = 0, last + len(b"<input ")
+    while (tag := _TAG.search(page, start, end)) is not None:
+        inside = _INSIDE.match(page, tag.end())
+        assert inside is not None  # noqa: S101 - it matches nothing at all, too
+        if _is_token(tag[1], inside[0]):
+            return True
+        start = inside.end()
+    return False
 
 
 def _is_token(tag: bytes, attributes: bytes) -> bool:

@@ -6,7 +6,7 @@ import hmac
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Final
 
 from .answer import answer
@@ -27,10 +27,12 @@ from .engine import Engine, Found
 from .entry import Entry
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
+from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
+from .leases import pauses
 from .outcome import Outcome, Reason
-from .policy import Admission, Head, invalidates, is_unsafe, judge, request_directives
+from .policy import Admission, invalidates, is_unsafe, judge, request_directives
 from .ready import AGES
 
 _MAX_ROUNDS: Final = 4
@@ -52,6 +54,7 @@ class Middleware:
         self._enabled = settings.enabled
         # Any, because the hit path must not pay for telling mypy what an armed slot always has.
         self._peek: Any = engine.peek
+        self._confirm = engine.confirm
         if engine.peek is None or not settings.enabled or settings.log:
             self._peek = _peek_nothing
         self._clock = engine.clock
@@ -60,7 +63,7 @@ class Middleware:
         self._unusual = UNUSUAL | (
             {"HTTP_CACHE_CONTROL", "HTTP_PRAGMA"} if settings.profile == "rfc" else frozenset()
         )
-        self._warned_of_processes = engine.peek is None
+        self._warned_of_processes = engine.peek is None or engine.shared
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request: the hit path.
@@ -106,7 +109,13 @@ class Middleware:
                         sent = ready.sent
                     else:
                         self._clock.check(now)
-                        sent = ready.head_at(now)
+                        trusted_until = ready.trust.until
+                        # Trust is renewed after the stamp is replaced: in this order none of them is too new
+                        # for the other.
+                        if self.engine.stamp is stamp:
+                            sent = ready.head_at(now, trusted_until)
+                    if self._confirm is not None and not self._confirm(slot):
+                        sent = None  # others replaced it, or purged it
         except Exception:
             sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
@@ -141,6 +150,9 @@ class Middleware:
             facts = Facts(environ)
             admission = engine.admit(facts)
             found = engine.look_up(admission) if admission.reason is None else None
+            if admission.rules is not engine.rules_known_by:  # the store told that one was switched
+                admission = engine.admit(facts)
+                found = engine.look_up(admission) if admission.reason is None else None
             if not self._warned_of_processes:
                 self._warn_of_processes(environ)
         except Exception as error:
@@ -344,7 +356,7 @@ class Middleware:
         hints: Hints,
     ) -> Iterable[bytes]:
         """Ask the app, or share the answer to somebody who is asking it already."""
-        if self._only_if_cached(admission):
+        if admission.plan.profile.obey_request and self._only_if_cached(admission):
             return self._gateway_timeout(start_response, admission)
         try:
             found, shared, flight, detail = self._queue(admission, found)
@@ -373,6 +385,8 @@ class Middleware:
         deadline = perf_counter() + self.engine.settings.wait_timeout
         for _ in range(_MAX_ROUNDS):
             boarding, flight, detail = self._board(admission, found)
+            if flight is not None and boarding is Boarding.LEAD and self.engine.shared:
+                return self._queue_elsewhere(admission, found, flight, deadline)
             if boarding is not Boarding.FOLLOW or flight is None:
                 return found, None, flight, detail
             state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
@@ -391,28 +405,61 @@ class Middleware:
                 return found, None, None, None  # stored, but fit for nobody else: all go at once
         return found, None, None, None
 
+    def _queue_elsewhere(
+        self, admission: Admission, found: Found, flight: Flight, deadline: float
+    ) -> tuple[Found, Entry | None, Flight | None, Reason | None]:
+        """Wait behind the other processes that share the store; those of this one wait for our flight.
+
+        Returns what `_queue` returns.
+        """
+        engine = self.engine
+        try:
+            for pause in pauses():
+                token = engine.leases.take(flight, found.follower.store)
+                newest = engine.look_up(admission)  # between the last look and the lease it may have come
+                if newest.reason is Reason.HIT and newest.entry is not None:
+                    engine.land(flight, newest.entry)
+                    return found, newest.entry, None, None
+                if newest.reason.is_hit:
+                    engine.fail(flight)
+                    return newest, None, None, None
+                if newest.reason is not Reason.STORE_DOWN:
+                    found = newest
+                if token == 0:
+                    engine.release(flight, marked=False)
+                    return found, None, None, Reason.MISS_MARKER
+                if token is not None:
+                    return found, None, flight, None
+                if perf_counter() >= deadline:
+                    return found, None, flight, Reason.COLLAPSE_TIMEOUT
+                sleep(pause)
+        except BaseException:
+            engine.fail(flight)
+            raise
+        raise AssertionError("pauses never end")
+
     def _new_fill(self, admission: Admission, found: Found, flight: Flight | None, hints: Hints) -> Fill:
         try:
             return Fill(self.engine, admission, found, flight, hints)
         except BaseException:
             if flight is not None:
-                self.engine.collapse.fail(flight)
+                self.engine.fail(flight)
             raise
 
     def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Flight | None, Reason | None]:
         """Lead, follow, or go alone, and why."""
-        engine = self.engine
+        engine, key = self.engine, admission.key
         if admission.personal is not None or found.mark is None:
             return Boarding.ALONE, None, None
-        if engine.markers.has(admission.key, found.now):
+        if engine.markers.has(key, found.now):
             return Boarding.ALONE, None, Reason.MISS_MARKER
         boarding, flight = engine.collapse.board(
             found.key,
             found.mark,
-            engine.covered(admission.key, _groups_of(found)),
+            lambda born: engine.covered(key, _groups_of(found))(born),
             may_lead=not admission.cookies.lookup_only,
         )
-        return boarding, flight, _DETAILS.get(boarding)
+        return boarding, flight, None if flight is not None else _DETAILS.get(boarding)
 
     def _may_share(self, admission: Admission, entry: Entry | None) -> bool:
         """Whether a follower could have had the leader's entry from the store (house rule 13)."""
@@ -510,7 +557,10 @@ class Middleware:
             return True
         covered = engine.covered(admission.key, _groups_of(found))
         boarding, flight = engine.collapse.board(found.key, found.mark, covered)
-        if boarding is not Boarding.LEAD:
+        if boarding is not Boarding.LEAD or flight is None:
+            return True
+        if engine.shared and engine.leases.take(flight, found.follower.store) is None:
+            engine.fail(flight)  # another process refreshes it
             return True
         fill = self._new_fill(admission, found, flight, hints)
         fill.background = True
@@ -577,19 +627,19 @@ def _refuse_nothing(status: str, headers: list[Header], exc_info: Any = None) ->
 def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str | None]:
     """What is taken out of an environ, or brought to its normal form, because the key leaves it out."""
     changes: dict[str, str | None] = {}
-    facts = admission.facts
+    facts, plan = admission.facts, admission.plan
     if facts.method == "HEAD":
         changes["REQUEST_METHOD"] = "GET"
     if facts.cookie is not None and admission.cookies.seen != facts.cookie:
         changes["HTTP_COOKIE"] = admission.cookies.seen
-    plain = admission.plan.profile.normalise_target
+    plain = plan.profile.normalise_target
     if plain and facts.host != admission.host and "HTTP_HOST" in environ:
         changes["HTTP_HOST"] = admission.host
     if admission.seen_query != facts.query:
         changes["QUERY_STRING"] = admission.seen_query
     if facts.raw is not None and facts.raw != facts.path and (plain or admission.seen_query != facts.query):
         changes.update(_seen_targets(environ, admission))
-    for name, normalise in admission.plan.normal_forms:
+    for name, normalise in plan.normal_forms:
         given = environ.get(name)
         normal = normalise(given)
         if normal != given:
@@ -602,10 +652,12 @@ def _changed(environ: Environ, changes: Mapping[str, str | None]) -> Environ:
 
     Always a copy: varying values are read from the given one after the call, and the app may change its own.
     """
-    seen = {**environ, **changes}
+    seen = environ.copy()
     for name, value in changes.items():
         if value is None:
-            del seen[name]
+            seen.pop(name, None)
+        else:
+            seen[name] = value
     return seen
 
 

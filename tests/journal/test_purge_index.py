@@ -385,7 +385,7 @@ def test_readers_never_see_a_mark_whose_purges_they_miss():
     """Threads that follow while others append: each verdict is at least as strict as the mark read first."""
     store, errors, appended = MemoryStore(), [], []
     cache = WSGICache(ScriptedApp(), store, clock=FakeClock())
-    engine = cache.engine
+    follower = cache.engine.follower_of("")
     keys = [key_of("http://a", f"/{number}", "") for number in range(300)]
     start = store.mark
 
@@ -397,9 +397,9 @@ def test_readers_never_see_a_mark_whose_purges_they_miss():
     def read():
         while len(appended) < 300:
             mark = store.get([])[1]
-            engine._follow(mark)
+            follower.follow(mark)
             for number in range(max(0, mark.seq - 3), mark.seq):
-                if engine._index.verdict(start, keys[number], ()) is not Verdict.HARD:
+                if follower._index.verdict(start, keys[number], ()) is not Verdict.HARD:
                     errors.append((mark, number))
 
     threads = [threading.Thread(target=job) for job in (append, read, read, read)]
@@ -439,7 +439,7 @@ def test_a_hit_asks_the_journal_nothing_while_the_mark_stands():
     cache = WSGICache(ScriptedApp(Response(body=b"page")), clock=FakeClock())
     ask(cache)
     ask(cache)
-    cache.engine._index.verdict = None  # would raise, and send the hit the long way
+    cache.engine.follower_of("")._index.verdict = None  # would raise, and send the hit the long way
     cache.engine.store.purges_since = None
     assert all(ask(cache).is_hit for _ in range(10))
 

@@ -710,7 +710,7 @@ def test_without_the_journal_nothing_is_served_or_stored(failing, method):
     assert ask(cache, PATH).body == b"v1"  # what was there is there
 
 
-@pytest.mark.parametrize("method", ["get", "purges_since", "set"])
+@pytest.mark.parametrize("method", ["mark_of", "purges_since", "set"])
 def test_a_store_that_fails_while_the_app_works_keeps_nothing_of_it(failing, method):
     store, site, cache = failing
     flight = Flight(cache, site)
@@ -730,7 +730,7 @@ def test_a_304_without_the_journal_is_not_trusted(failing):
     flight = Flight(cache, site)
     site.version = 2
     cache.purge(PATH)
-    store.failing = {"get"}
+    store.failing = {"get", "mark_of"}
     reply = flight.land()
     assert (reply.body, reply.stored) == (b"v2", False)
     store.failing = set()

@@ -23,6 +23,12 @@ VALUES = {
     "namespace": ("blue", "blue", "blue"),
     "enabled": (False, "off", False),
     "max_bytes": (1_000_000, "1MB", 1_000_000),
+    "near_bound": (0.5, "0.5s", 0.5),
+    "near_max_age": (30, "30s", 30.0),
+    "memo_bytes": (0, "0", 0),
+    "store_timeout": (0.1, "0.1", 0.1),
+    "lease": (2.5, "2.5s", 2.5),
+    "signing_keys": (["new", "old"], "new, old", ("new", "old")),
     "max_body_bytes": (2048, "2KiB", 2048),
     "max_key_bytes": (512, "512", 512),
     "max_variants": (5, "5", 5),
@@ -50,7 +56,8 @@ VALUES = {
 OBJECTS = {"rules", "clock"}
 """Options that are no text."""
 
-NAMES = [name for name in OPTIONS if name not in OBJECTS]
+NAMES = [name for name in OPTIONS if name not in OBJECTS and name != "near"]
+"""A near tier needs a store that is shared: see `tests/shared/test_shared_near.py`."""
 
 
 def settings_of(cache):

@@ -424,11 +424,80 @@ class TearsEntries(BytesStore):
         return taken
 
 
+class CannotList(BytesStore):
+    """An honest one: it says so."""
+
+    can_scan = False
+
+    def scan(self, prefix=""):
+        raise NotImplementedError
+
+
+class CannotCount(CannotList):
+    can_count = False
+
+    def stats(self):
+        return {"hits": 5}
+
+
+class ForgetsPurges(CannotCount):
+    """Each purge begins a new epoch."""
+
+    keeps_purges = False
+
+    def append(self, purges, at):
+        with self._lock:
+            return self._journal.restart() if list(purges) else self._journal.mark
+
+    def get(self, keys):
+        found, mark = super().get(keys)
+        return [None if isinstance(e, Entry) and e.born.epoch != mark.epoch else e for e in found], mark
+
+    def _takes(self, name, entry, token):
+        old = decode(self._rows[name][1]) if name in self._rows else None
+        if isinstance(old, Entry) and old.born.epoch != entry.born.epoch:
+            return entry.born.epoch == self._journal.mark.epoch
+        return super()._takes(name, entry, token)
+
+
+LIMITED = [CannotList, CannotCount, ForgetsPurges]
+
+
+class SaysThatItListsNothing(CannotList):
+    def scan(self, prefix=""):
+        return iter(())
+
+
+class CountsNothing(CannotCount):
+    def stats(self):
+        return {"entries": 0, "bytes": 0}
+
+
+class KeepsTheEpoch(ForgetsPurges):
+    def append(self, purges, at):
+        return BytesStore.append(self, purges, at)
+
+
+class ServesTheOldEpoch(ForgetsPurges):
+    def get(self, keys):
+        return BytesStore.get(self, keys)
+
+
+class TakesTheOldEpoch(ForgetsPurges):
+    def _takes(self, name, entry, token):
+        return True
+
+
+class SendsNoNewHistory(ForgetsPurges):
+    def purges_since(self, mark):
+        return super().purges_since(mark)._replace(whole=False)
+
+
 BROKEN = [
     broken
     for broken in list(globals().values())
     if isinstance(broken, type) and issubclass(broken, BytesStore | MemoryStore)
-    if broken not in (BytesStore, MemoryStore)
+    if broken not in (BytesStore, MemoryStore, *LIMITED)
 ]
 
 
@@ -437,7 +506,10 @@ def failing_tests(store_class, limit=None):
 
     class Contract(StoreContract):
         too_large = LIMIT if issubclass(store_class, BytesStore) else 100_000_000
-        journal_limit = 200
+        can_scan = getattr(store_class, "can_scan", True)
+        can_count = getattr(store_class, "can_count", True)
+        keeps_purges = getattr(store_class, "keeps_purges", True)
+        journal_limit = 200 if keeps_purges else None
 
         def make_store(self):
             return store_class()
@@ -462,8 +534,10 @@ def test_a_broken_store_is_caught(broken):
     assert failing_tests(broken, limit=1)
 
 
-def test_a_good_one_is_not():
-    assert failing_tests(BytesStore) == []
+@pytest.mark.parametrize("good", [BytesStore, *LIMITED], ids=lambda good: good.__name__)
+def test_a_good_one_is_not(good):
+    """Also one that says what it cannot do."""
+    assert failing_tests(good) == []
 
 
 def test_a_mark_is_a_tuple_of_its_own():

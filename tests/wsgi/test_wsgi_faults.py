@@ -13,6 +13,7 @@ from wsgi_helpers import TEXT, Body, Exchange, flights, new_cache, text
 from wsgicache import Reason, Rule
 from wsgicache.collapse import Collapse
 from wsgicache.fill import Fill
+from wsgicache.follow import Follower
 from wsgicache.outcome import Outcome
 from wsgicache.testing import ask
 
@@ -52,9 +53,10 @@ HOOKS = {
         f"engine.{name}": ("engine", name)
         for name in (
             "admit", "look_up", "verdict", "covered", "keep", "forget", "revoke", "invalidate", "append",
-            "_find", "_follow", "_sealed", "_arm", "_note_variant",
+            "_find", "_sealed", "_arm", "_note_variant", "land", "release", "fail", "token_for",
         )
     },
+    **{f"follower.{name}": (Follower, name) for name in ("get", "follow", "follow_now", "verdict", "covers")},
     **{
         f"collapse.{name}": (Collapse, name)
         for name in ("board", "token", "hand_over", "resume", "land", "release", "fail")
@@ -63,7 +65,8 @@ HOOKS = {
     **{f"observer.{name}": ("engine.observer", name) for name in ("record", "app_failed", "refreshed")},
     **{f"refresher.{name}": ("engine.refresher", name) for name in ("claim", "run")},
     **{
-        f"store.{name}": ("store", name) for name in ("get", "set", "delete", "append", "purges_since")
+        f"store.{name}": ("store", name)
+        for name in ("get", "mark_of", "set", "delete", "append", "purges_since")
     },
     "Outcome.cache_status": (Outcome, "cache_status"),
 }  # fmt: skip

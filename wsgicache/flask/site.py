@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from flask import Flask, current_app, g, has_request_context, request
 
-from ..cache import Purged, WSGICache
+from ..cache import WSGICache
 from ..capture import Environ, Header, StartResponse
 from ..explain import Explanation
 from ..hints import HINTS, Hints
+from ..purge import Purged
 from .commands import commands
 from .models import PurgeOnCommit
 from .sessions import FLASK_TRACKS, TrackingInterface, session_at_hand, was_accessed

@@ -57,7 +57,17 @@ class Store(Protocol):
     - `trust`: an object whose `until` is the monotonic instant up to which slots may be served unconfirmed.
     - `watch(moved)`: have a bound method called whenever the journal has moved.
     - `parts` (stores) and `part_of(key) -> int`: a store that has several journals is several stores.
-    - `settle(timeout)`: return when every process that holds copies has followed the journal to here.
+    - `settle(timeout) -> bool`: return when every process that holds copies has followed the journal to here.
+    - A slot may have an `until` of its own: the monotonic instant at which it is too old to be served.
+
+    A store that a near tier (`wsgicache.stores.near`) stands in front of may have these, so that purges reach
+    it sooner than by its reading the mark; all four, or the last three are not used:
+
+    - `listen(poke, stop)`: wait for messages, in the caller's thread, until the event `stop` is set; call
+      `poke(text)` for each, and `poke("")` after each connecting. `append` sends one to all who listen.
+    - `publish(text) -> int`: send a message to all who listen.
+    - `attend(who, seconds)`: stand in a register of those who hold copies, for so long; 0 leaves it.
+    - `attending() -> Sequence[str]`: who stands in it; nobody, where that cannot be known for certain.
     """
 
     def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:

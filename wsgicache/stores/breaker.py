@@ -42,6 +42,9 @@ class Breaker:
         name: what people call it, without secrets: `redis://cache.example:6379`.
         trouble: the exceptions that say that nobody answers.
         clock: monotonic seconds.
+        lost: what the log says when the circuit is opened, between the name and the error.
+        effect: what it says follows from that.
+        found: what it says when the circuit is closed again.
     """
 
     def __init__(
@@ -49,10 +52,15 @@ class Breaker:
         name: str,
         trouble: tuple[type[BaseException], ...],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        lost: str = "does not answer",
+        effect: str = "pages come from the app until it does",
+        found: str = "answers again",
     ) -> None:
         self.name = name
         self._trouble = trouble
-        self._clock = clock
+        self.clock = clock
+        self._lost, self._effect, self._found = lost, effect, found
         self.opened = 0
         """How often the circuit was opened."""
         self._reset()
@@ -60,13 +68,10 @@ class Breaker:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._open_until: float | None = None
+        self._open_until = 0.0
         self._pause = FIRST_PAUSE
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the last call found nobody."""
-        return self._open_until is not None
+        self.is_open = False
+        """Whether the last call found nobody. A plain attribute, for those that ask it at each hit."""
 
     @contextmanager
     def call(self, *, insist: bool = False) -> Iterator[None]:
@@ -79,15 +84,19 @@ class Breaker:
             CircuitOpen: it is not to be asked now.
             StoreError: what the call raised, of `trouble`, with the name of the server.
         """
-        probe = self._open_until is not None and not insist
+        probe = self.is_open and not insist
         if probe:
             self.enter()
         try:
             yield
         except self._trouble as error:
             self.fail(error, probe=probe)
-            raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
-        if self._open_until is not None:
+            raise StoreError(f"{self.name}: {type(error).__name__}: {error}") from error
+        except Exception:
+            if probe:
+                self.succeed()
+            raise
+        if self.is_open:
             self.succeed()
 
     def enter(self) -> None:
@@ -97,42 +106,46 @@ class Breaker:
             CircuitOpen: it is not to be asked now.
         """
         with self._lock:
-            if self._open_until is None:
+            if not self.is_open:
                 return
-            now = self._clock()
+            now = self.clock()
             if now < self._open_until:
-                raise CircuitOpen(f"{self.name} did not answer and is not asked for a while")
+                raise CircuitOpen(f"{self.name} {self._lost}; it is not asked for a while")
             # The others go on without; should this call never end, the next pause lets another ask.
             self._open_until = now + self._pause
 
+    def is_paused(self) -> bool:
+        """Whether nobody is to ask now."""
+        return self.is_open and self.clock() < self._open_until
+
     def fail(self, error: BaseException, *, probe: bool = False) -> None:
         """A call found nobody.
+
+        Pauses double while probe after probe fails; the circuit that is opened anew begins with the first.
 
         Args:
             probe: it was made because the pause was over. What fails beside, or was under way when the
                 circuit was opened, says nothing new.
         """
         with self._lock:
-            was_open = self._open_until is not None
+            was_open = self.is_open
             if was_open and not probe:
                 return
             self._pause = min(LONGEST_PAUSE, self._pause * 2) if was_open else FIRST_PAUSE
-            self._open_until = self._clock() + self._pause * _dice.uniform(0.9, 1.1)
+            self._open_until = self.clock() + self._pause * _dice.uniform(0.9, 1.1)
             if was_open:
                 return
+            self.is_open = True
             self.opened += 1
-        log.warning(
-            "%s does not answer (%s: %s); pages come from the app until it does",
-            self.name, type(error).__name__, error,
-        )  # fmt: skip
+        log.warning("%s %s (%s: %s); %s", self.name, self._lost, type(error).__name__, error, self._effect)
 
     def succeed(self) -> None:
         """A call was answered."""
         with self._lock:
-            if self._open_until is None:
+            if not self.is_open:
                 return
-            self._open_until = None
-        log.warning("%s answers again", self.name)
+            self.is_open = False
+        log.warning("%s %s", self.name, self._found)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()

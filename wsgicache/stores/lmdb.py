@@ -213,9 +213,7 @@ class LmdbStore:
         mark, found = self._file.read(read)
         return [None if one is None else self._stored(one) for one in found], self._read_mark(mark)
 
-    def _find(
-        self, handle: Handle, transaction: Any, key: str, name: bytes, epoch: bytes
-    ) -> _Found | None:
+    def _find(self, handle: Handle, transaction: Any, key: str, name: bytes, epoch: bytes) -> _Found | None:
         """What is stored under a name, as bytes; the body only where it is not known already."""
         raw = transaction.get(name, db=handle.heads)
         if raw is None or raw[EPOCH_AT] != epoch:
@@ -702,7 +700,9 @@ def open_lmdb(url: str, options: StoreOptions) -> LmdbStore:
     given = url_options(url, {"max_bytes": read_bytes, "journal": read_positive})
     path = unquote(url.partition("://")[2].partition("?")[0])
     if not path.strip("/") or "\0" in path:
-        raise ValueError(f"{url!r}: name a directory: lmdb:///var/cache/site, or lmdb://site for a relative one")
+        raise ValueError(
+            f"{url!r}: name a directory: lmdb:///var/cache/site, or lmdb://site for a relative one"
+        )
     directory = Path(os.path.realpath(os.path.expanduser(path)))
     max_bytes = given.get("max_bytes", options.max_bytes)
     if max_bytes < SMALLEST:

@@ -198,5 +198,3 @@ def _digest(text: bytes) -> bytes:
 def _cost(text: bytes) -> int:
     """Bytes of the file that a purge counts for: its record, its target, a nonce."""
     return 220 + len(text) * 3 // 2
-
-

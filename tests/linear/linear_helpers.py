@@ -1,0 +1,106 @@
+"""Runs a site of several processes under races and gives its history."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from histories import read
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+PATIENCE = 120
+
+
+class Race:
+    """Processes that follow seeded schedules over one store.
+
+    Args:
+        directory: where data and histories go.
+        store: its URL.
+        options: of each cache.
+        broken: which fence is broken, if any.
+    """
+
+    def __init__(self, directory, store, *, workers=3, threads=2, broken=None, **options):
+        self.directory = Path(directory)
+        self.store = store
+        self.options = options
+        self.workers = workers
+        self.threads = threads
+        self.broken = broken
+        self.data = self.directory / "data"
+        self.data.write_bytes(bytes(8 * 64))
+        self._started = 0
+
+    def _start(self, worker, first, last):
+        self._started += 1
+        config = {
+            "worker": worker,
+            "workers": self.workers,
+            "threads": self.threads,
+            "store": self.store,
+            "options": self.options,
+            "broken": self.broken,
+            "data": str(self.data),
+            "history": str(self.directory / f"history-{self._started}"),
+            "first": first,
+            "last": last,
+        }
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "race_worker.py"), json.dumps(config)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ,
+        )
+        assert process.stdout.readline() == b"ready\n", process.communicate()[1].decode()
+        return process
+
+    def run(self, schedules, *, crashes=0, first=0):
+        """Run all processes through the schedules; kill one of them `crashes` times and start another."""
+        processes = [self._start(n, first, first + schedules) for n in range(self.workers)]
+        try:
+            for process in processes:
+                process.stdin.write(b"go\n")
+                process.stdin.flush()
+            for number in range(crashes):
+                self._crash(processes, number, first, schedules)
+            for process in processes:
+                _, errors = process.communicate(timeout=PATIENCE)
+                assert process.returncode == 0, errors.decode()
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+                process.communicate()
+        return self.history()
+
+    def _crash(self, processes, number, first, schedules):
+        victim = number % self.workers
+        history = self.directory / f"history-{self._started}"
+        self._until(lambda: history.stat().st_size > 2000 or processes[victim].poll() is not None)
+        processes[victim].send_signal(signal.SIGKILL)
+        processes[victim].communicate()
+        start = first + schedules * (number + 1)
+        processes[victim] = self._start(victim, start, start + schedules)
+        processes[victim].stdin.write(b"go\n")
+        processes[victim].stdin.flush()
+
+    @staticmethod
+    def _until(condition):
+        import threading
+
+        pause = threading.Event()
+        for _ in range(10_000):
+            if condition():
+                return
+            pause.wait(0.003)
+        raise AssertionError("it did not come")
+
+    def history(self):
+        """What happened, as far as it was written down."""
+        return read(sorted(self.directory.glob("history-*")))

@@ -1,0 +1,113 @@
+"""Rules that are switched in one process are switched in all, and in those that start later."""
+
+import pytest
+from shared_helpers import Site, refuse
+
+from wsgicache import Reason, Rule
+from wsgicache.stores import StoreError
+
+
+def rules():
+    """Each process has rules of its own that say the same."""
+    return [Rule("/admin/*", bypass=True, name="admin"), Rule("/page", ttl=60, name="page"), Rule("/x")]
+
+
+def site_with(number=2):
+    site = Site()
+    return site, *[site.workers(1, rules=rules())[0] for _ in range(number)]
+
+
+def bypassed(worker):
+    return worker.ask("/admin/a").detail == Reason.BYPASS_RULE.name
+
+
+@pytest.mark.parametrize("through", ["disable", "attribute"])
+def test_a_switch_reaches_the_others_with_their_next_request_of_the_store(through):
+    _site, one, two = site_with()
+    assert [bypassed(one), bypassed(two)] == [True, True]
+    two.ask()
+    if through == "disable":
+        one.cache.rules.disable("admin")
+    else:
+        one.cache.rules["admin"].enabled = False
+    two.ask()
+    assert [bypassed(one), bypassed(two)] == [False, False]
+    two.cache.rules.enable("admin")
+    one.ask()
+    assert [bypassed(one), bypassed(two)] == [True, True]
+
+
+@pytest.mark.parametrize("armed", [False, True])
+def test_the_first_request_that_asks_the_store_is_already_judged_by_it(armed):
+    site = Site()
+    one, two = [site.workers(1, rules=[Rule("/page", bypass=True, name="p", enabled=False)])[0] for _ in "12"]
+    for _ in range(3 if armed else 1):
+        one.ask()
+        two.ask()
+    one.cache.rules.enable("p")
+    for worker in (two, one):
+        assert worker.ask().detail == Reason.BYPASS_RULE.name
+
+
+def test_a_switch_that_could_not_be_read_is_read_later():
+    _, one, two = site_with()
+    two.ask()
+    one.cache.rules.disable("admin")
+    read, two.store.get_meta = two.store.get_meta, refuse
+    assert two.ask().detail == Reason.STORE_DOWN.name
+    two.store.get_meta = read
+    assert two.ask().is_hit
+    assert not bypassed(two)
+
+
+def test_it_reaches_those_that_start_later():
+    site, one = site_with(1)
+    one.cache.rules.disable("admin")
+    (late,) = site.workers(1, rules=rules())
+    late.ask()
+    assert not bypassed(late)
+    assert late.cache.rules["page"].enabled
+
+
+def test_clear_and_purges_leave_it():
+    _site, one, two = site_with()
+    one.cache.rules.disable("admin")
+    one.cache.clear()
+    two.ask()
+    assert not bypassed(two)
+
+
+def test_what_is_not_known_here_is_left_alone():
+    site, one = site_with(1)
+    (other,) = site.workers(1, rules=[Rule("/z", name="z")])
+    other.cache.rules.disable("z")
+    one.ask()
+    assert bypassed(one)
+
+
+def test_a_switch_that_the_others_do_not_hear_of_is_an_error():
+    site, one, two = site_with()
+    one.ask()
+    two.ask()
+    site.server.down = True
+    with pytest.raises(StoreError):
+        one.cache.rules.disable("admin")
+    site.server.down = False
+    two.ask()
+    assert [bypassed(one), bypassed(two)] == [False, True]
+
+
+def test_a_rule_without_a_name_is_switched_here_only():
+    site, one, _two = site_with()
+    trips, _ = site.trips(lambda: setattr(list(one.cache.rules)[2], "enabled", False))
+    assert trips == 0
+
+
+def test_a_hit_under_a_switched_rule_is_judged_anew_elsewhere():
+    _site, one, two = site_with()
+    for _ in range(3):
+        one.ask()
+        two.ask()
+    one.cache.rules.disable("page")
+    two.ask("/other")
+    assert two.ask().detail == Reason.MISS_RULES.name

@@ -1,0 +1,127 @@
+"""One journal followed: a store, and what this process knows of its purges.
+
+Whoever reads from the store reads its mark too, and the index is brought up to that mark before anything is
+judged by it. A store with several journals (a cluster) is followed part by part.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from .codec import decode_mark, encode_mark
+from .entry import Entry, Stored
+from .journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, short
+from .ready import ALWAYS, Trust
+from .stores import Store
+from .stores.memo import MemoSlot
+from .stores.sieve import Slot
+
+Look = Callable[[str], Slot | None]
+
+
+class Follower:
+    """A store with one journal, and this process's index of it.
+
+    Args:
+        store: the store, or one part of it.
+        meta_changed: called with the names of what changed beside the journal, or with None where anything
+            may have, before anybody judges by the mark that says so. What it raises keeps the index back.
+        stamp: what an armed slot must carry now; replaced when `meta_changed` switches a rule.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        meta_changed: Callable[[frozenset[str] | None], None],
+        stamp: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.store: Final = store
+        self.shared: Final = bool(getattr(store, "shared", False))
+        self.trust: Final[Trust] = getattr(store, "trust", None) or ALWAYS
+        self.peek: Final[Look | None] = getattr(store, "peek", None)
+        """What this process holds of a key."""
+        ask: Callable[[Any], bytes | None] | None = getattr(store, "confirm", None)
+        self.confirm: Final[Callable[[Any], bool] | None] = None if ask is None else self._confirmed
+        """Whether the store still holds what an armed slot does, and it is valid; None: no need to ask."""
+        self._ask: Final[Any] = ask
+        self._meta_changed = meta_changed
+        self._stamp = stamp
+        self._index = PurgeIndex()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock does not exist."""
+        self._lock = threading.Lock()
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
+        """What is stored under each key, after the journal was followed to the mark that came with it."""
+        stored, mark = self.store.get(keys)
+        self.follow(mark)
+        return stored, mark
+
+    def follow_now(self, key: str) -> None:
+        """Follow the journal to where it stands."""
+        self.follow(self.store.mark_of(key))
+
+    def follow(self, mark: Mark) -> None:
+        """Bring the index up to a mark that was just read."""
+        if self._index.mark == mark:
+            return
+        with self._lock:
+            if self._index.mark != mark:
+                self._take(self.store.purges_since(self._index.mark))
+
+    def _take(self, snapshot: Snapshot) -> None:
+        """Take over what the journal has; first what else it says has changed, then its mark."""
+        changed = frozenset([record.target for record in snapshot.records if record.kind is Kind.META])
+        if snapshot.whole or changed:
+            self._meta_changed(None if snapshot.whole else changed)
+        self._index.follow(snapshot)
+
+    def _confirmed(self, slot: MemoSlot) -> bool:
+        """One round trip, unless the journal moved."""
+        mark = self._ask(slot)
+        return mark is not None and (mark == slot.mark or self._holds(slot, mark))
+
+    def _holds(self, slot: MemoSlot, mark: bytes) -> bool:
+        """Whether an armed slot is still valid although the journal moved."""
+        self.follow(decode_mark(mark))
+        stored = slot.stored
+        if not isinstance(stored, Entry) or self.verdict(stored) is not Verdict.VALID:
+            return False
+        if slot.stamp is not self._stamp():  # the journal said that a rule was switched
+            return False
+        slot.mark = mark
+        return True
+
+    def judged_at(self, slot: Slot, mark: Mark | None) -> None:
+        """Note at which mark the entry in a slot was found valid, where that will be confirmed."""
+        if isinstance(slot, MemoSlot) and mark is not None:
+            slot.mark = encode_mark(mark)
+
+    # --- judging -----------------------------------------------------------------------------------
+
+    def verdict(self, entry: Entry) -> Verdict:
+        """What the journal, as this process knows it, says of an entry."""
+        return self._index.verdict(entry.born, entry.key, entry.terms.groups)
+
+    def covers(self, born: Mark, key: str, groups: Sequence[str] = ()) -> bool:
+        """Whether a key was purged, hard or soft, since a mark."""
+        return self._index.verdict(born, key, groups) is not Verdict.VALID
+
+    # --- purging -----------------------------------------------------------------------------------
+
+    def append(self, purges: Iterable[Purge], at: float) -> Mark:
+        """Write purges to the journal; in force when this returns. Raises what the store raises."""
+        bounded = [purge._replace(target=short(purge.target)) for purge in purges]
+        return self.store.append(bounded, at)
+
+    def last(self, purges: Iterable[Purge]) -> list[int]:
+        """The numbers of the last purges of the same targets, 0 where there were none."""
+        with self._lock:
+            self._take(self.store.purges_since(self._index.mark))
+        return [self._index.last(purge) for purge in purges]

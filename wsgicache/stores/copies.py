@@ -1,0 +1,154 @@
+"""Copies: what a process holds of a store that it shares with others, bounded by bytes.
+
+The hit path reads the dictionary without a lock, as in the memory store. Whoever changes it takes the pool's
+lock, and says so in a table of counters: an answer that was under way while its key was written or deleted is
+not kept, because nobody can tell which of the two was there first.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from ..entry import Entry, Stored
+from .sieve import Sieve, Slot
+
+_NEGATIVE_SHARE: Final = 20
+"""Negatives get one part in this many of `max_bytes`, as in the memory store."""
+
+_LARGEST: Final = 8
+"""What is larger than one part in this many of `max_bytes` is not kept, nor what takes half its budget."""
+
+_SLOT_BYTES: Final = 380
+_KEY_BYTES: Final = 64
+_COUNTERS: Final = 256
+
+
+class NearSlot(Slot):
+    """A copy. `until` is the monotonic instant at which it is too old to be used without asking."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, home: dict[str, Slot], key: str, stored: Stored, size: int, until: float) -> None:
+        super().__init__(home, key, stored, size, 0)
+        self.until: Final = until
+
+
+class CopyPool:
+    """What the namespaces of one near tier share: the lock, the budgets, the count of evictions.
+
+    Args:
+        max_bytes: what all copies may take.
+
+    Raises:
+        ValueError: a size too small to hold anything.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        if max_bytes < 65536:
+            raise ValueError(f"near = {max_bytes} is too small; give at least 65536 (64KiB)")
+        self.max_bytes: Final = max_bytes
+        self.lock = threading.Lock()
+        self.main: Final = Sieve(max_bytes - max_bytes // _NEGATIVE_SHARE)
+        self.negative: Final = Sieve(max_bytes // _NEGATIVE_SHARE)
+        self.evicted = 0
+        self.rooms: Final[weakref.WeakSet[Copies]] = weakref.WeakSet()
+
+    def sieve_of(self, stored: Stored) -> Sieve:
+        """The budget that something belongs to."""
+        negative = isinstance(stored, Entry) and stored.terms.negative
+        return self.negative if negative else self.main
+
+    def after_fork(self) -> None:
+        """In a forked child: no thread holds the lock any more; what it was changing cannot be trusted."""
+        held = self.lock.locked()
+        self.lock = threading.Lock()
+        if held:
+            for room in list(self.rooms):
+                room.slots.clear()
+            self.main.clear()
+            self.negative.clear()
+
+
+class Copies:
+    """The copies of one namespace.
+
+    Attributes:
+        peek: what is held of a key: no lock, no call into Python.
+    """
+
+    def __init__(self, pool: CopyPool) -> None:
+        self._pool: Final = pool
+        self.slots: Final[dict[str, Slot]] = {}
+        self._written = [0] * _COUNTERS
+        self.peek: Final[Callable[[str], Slot | None]] = self.slots.get
+        pool.rooms.add(self)
+
+    def written(self, key: str) -> int:
+        """How often a key, or one that shares its counter, was written or deleted in this process."""
+        return self._written[hash(key) % _COUNTERS]
+
+    def keep(self, key: str, stored: Stored | None, until: float, written: int) -> None:
+        """Hold what the store answered, in place of what was held; None: there is nothing.
+
+        Args:
+            until: monotonic instant at which it is too old.
+            written: what `written` said before the store was asked.
+        """
+        with self._pool.lock:
+            if self.written(key) == written:
+                self._replace(key, stored, until)
+
+    def wrote(self, key: str, stored: Stored | None, until: float, written: int) -> None:
+        """Hold what was stored; None: what is there now is not known, or nothing.
+
+        Args:
+            written: what `written` said before it was sent to the store. If it says something else now, two
+                writers crossed, and which of them the store took last is not known.
+        """
+        with self._pool.lock:
+            self._replace(key, stored if self.written(key) == written else None, until)
+            self._written[hash(key) % _COUNTERS] += 1
+
+    def _replace(self, key: str, stored: Stored | None, until: float) -> None:
+        old = self.slots.pop(key, None)
+        if old is not None:
+            self._pool.sieve_of(old.stored).remove(old)
+        if stored is None:
+            return
+        size = stored.size() + _SLOT_BYTES
+        if len(key) != len(stored.key):
+            size += _KEY_BYTES + len(key)
+        sieve = self._pool.sieve_of(stored)
+        if size > min(self._pool.max_bytes // _LARGEST, sieve.max_bytes // 2):
+            return
+        for gone in sieve.make_room(size):
+            self._pool.evicted += 1
+            gone.home.pop(gone.key, None)
+        slot = NearSlot(self.slots, key, stored, size, until)
+        slot.visited = old is not None and old.visited  # the same page, asked for as often as before
+        self.slots[key] = slot
+        sieve.add(slot)
+
+    def flush(self) -> None:
+        """Forget everything, also what is under way."""
+        with self._pool.lock:
+            for slot in list(self.slots.values()):
+                self._pool.sieve_of(slot.stored).remove(slot)
+            self.slots.clear()
+            self._written = [count + 1 for count in self._written]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @property
+    def bytes(self) -> int:
+        """What all copies of the pool take."""
+        return self._pool.main.bytes + self._pool.negative.bytes
+
+    @property
+    def evicted(self) -> int:
+        """How many copies of the pool had to make room for others."""
+        return self._pool.evicted
