@@ -48,6 +48,7 @@ def test_every_python_block_is_run_by_a_test_below():
         "Django: three lines",
         "Five reasons why something is not a hit",
         "Purge from a view",
+        "A second worker",
     ]
 
 
@@ -125,6 +126,28 @@ def test_the_other_purges_that_the_text_names(readme):
         assert is_hit(decision(new_browser(app).get("/blog/a")))
         purge()
         assert not is_hit(decision(new_browser(app).get("/blog/a")))
+
+
+def test_a_second_worker_shares_the_pages(readme, tmp_path):
+    """Two caches over one file are two workers, as far as one process can play them."""
+    pytest.importorskip("lmdb")
+    app, original = readme["app"], readme["cache"].app
+    workers = []
+    for _ in range(2):
+        app.wsgi_app = original
+        exec(PYTHON["A second worker"].replace("/var/cache", str(tmp_path)), readme)
+        workers.append(readme["cache"])
+    pages = []
+    for worker in workers:
+        app.wsgi_app = worker
+        pages.append(new_browser(app).get("/posts/one"))
+    assert decision(pages[0]) == stored_miss()
+    assert is_hit(decision(pages[1]))
+    workers[1].purge("/posts/one")
+    app.wsgi_app = workers[0]
+    assert not is_hit(decision(new_browser(app).get("/posts/one")))
+    for worker in workers:
+        worker.close()
 
 
 def test_it_can_be_switched_off(monkeypatch):
