@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .capture import App
+from .admin.endpoint import Endpoint
+from .admin.guard import Guard
+from .capture import App, Environ, StartResponse
 from .config import configure
 from .engine import Engine
 from .explain import Explanation, explain
@@ -34,14 +36,27 @@ class WSGICache(Purges, Middleware):
     """
 
     def __init__(self, app: App, store: str | Store = "memory://", **options: Any) -> None:
-        settings, rules = configure({"store": store, **options})
-        super().__init__(_callable(app), Engine(settings, RuleSet(rules)))
+        self._furnish(app, *configure({"store": store, **options}))
+
+    def _furnish(self, app: App, settings: Settings, rules: Iterable[Rule]) -> None:
+        path, method = settings.admin_path, settings.purge_method
+        if path is not None or method:
+            guard = Guard(settings.secret, "purge_method" if path is None else "admin_path")
+            self._endpoint = Endpoint(self, guard, path, purge_method=method)
+            self._serve = self._serve_operators  # type: ignore[method-assign]
+        Middleware.__init__(self, _callable(app), Engine(settings, RuleSet(rules)))
+
+    def _serve_operators(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """What `_serve` is where something is answered beside the app: others do not pay for asking."""
+        if self._endpoint.takes(environ):
+            return self._endpoint(environ, start_response)
+        return Middleware._serve(self, environ, start_response)
 
     @classmethod
     def from_settings(cls, app: App, settings: Settings, rules: Iterable[Rule] = ()) -> WSGICache:
         """A cache from typed settings, as the ini reader makes them."""
         cache = cls.__new__(cls)
-        Middleware.__init__(cache, _callable(app), Engine(settings, RuleSet(rules)))
+        cache._furnish(app, settings, rules)
         return cache
 
     @classmethod

@@ -150,6 +150,14 @@ def read_optional_text(value: Any) -> str | None:
     return None if value is None or value == "" else read_text(value)
 
 
+def read_path(value: Any) -> str | None:
+    """A path below which something is, or None."""
+    path = read_optional_text(value)
+    if path is not None and (not path.startswith("/") or not path.strip("/") or "?" in path):
+        raise ValueError("give a path of its own, such as /.cache")
+    return path
+
+
 def read_names(value: Any) -> tuple[str, ...]:
     """Names: a comma-separated string or an iterable of strings."""
     if isinstance(value, str):
@@ -383,7 +391,17 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
         Option(
             "secret", read_optional_text, None, "text",
-            "A client that sends it as Wsgicache-Secret sees the key in Cache-Status.",
+            "A client that sends it as Wsgicache-Secret sees the key in Cache-Status, and may do what "
+            "admin_path and purge_method allow.",
+        ),
+        Option(
+            "admin_path", read_path, None, "path",
+            "Where purges, numbers and switches are answered over HTTP, such as /.cache; needs a secret. "
+            "Default: nowhere.",
+        ),
+        Option(
+            "purge_method", read_bool, False, "switch",
+            "Answer the method PURGE on every URL; needs a secret. Otherwise it is the app's to answer.",
         ),
     )
 }  # fmt: skip
@@ -527,6 +545,8 @@ class Settings:
     no_vary_search: bool
     log: bool
     secret: str | None = field(repr=False)
+    admin_path: str | None
+    purge_method: bool
 
 
 def settings_from(values: Mapping[str, Any], where: str = "keyword") -> Settings:

@@ -34,7 +34,7 @@ LAYERS = {
         "engine", "fill", "config", "explain", "purge",
     ],
     "4 adapter": ["capture", "wsgi"],
-    "5 faces": ["cache", "client", "paste"],
+    "5 faces": ["admin", "admin.guard", "admin.endpoint", "cache", "client", "paste"],
     "6 the front door and what tests need": [
         "__init__", "testing", "testing.apps", "testing.contract", "testing.requests", "testing.stores",
         "testing.shared",

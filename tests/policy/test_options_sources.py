@@ -51,13 +51,19 @@ VALUES = {
     "consume_fields": (["X-Mine"], "X-Mine", ("x-mine",)),
     "no_vary_search": (True, "on", True),
     "log": (True, "yes", True),
-    "secret": ("sesame", "sesame", "sesame"),
+    "secret": ("sesame, open wide", "sesame, open wide", "sesame, open wide"),
 }
 OBJECTS = {"rules", "clock"}
 """Options that are no text."""
 
-NAMES = [name for name in OPTIONS if name not in OBJECTS and name != "near"]
-"""A near tier needs a store that is shared: see `tests/shared/test_shared_near.py`."""
+NEED_MORE = {
+    "near": "tests/shared/test_shared_near.py",
+    "admin_path": "tests/admin",
+    "purge_method": "tests/admin",
+}
+"""Options that need another one, and where they are read in all these ways."""
+
+NAMES = [name for name in OPTIONS if name not in OBJECTS and name not in NEED_MORE]
 
 
 def settings_of(cache):

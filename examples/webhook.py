@@ -1,0 +1,49 @@
+"""A webhook: a content system publishes a post, and its pages go.
+
+The content system signs each message with a secret of its own, as most do: an HMAC-SHA256 of the body, in a
+field. Here the message says which post was published, and the purge goes to the store that the site's
+workers share.
+
+Run it:
+    WEBHOOK_SECRET=… STORE=redis://localhost/0 gunicorn --chdir examples webhook:application
+"""
+
+import hmac
+import os
+
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException
+from werkzeug.wrappers import Request, Response
+
+from wsgicache.client import Client
+
+
+def make_application(secret, client):
+    """The webhook as a WSGI app.
+
+    Args:
+        secret: shared with the content system.
+        client: a `Client`, or the cache itself where the webhook is part of the site.
+    """
+
+    @Request.application
+    def application(request):
+        request.max_content_length = 65536
+        try:
+            sent = request.headers.get("X-Signature", "")
+            made = hmac.new(secret.encode(), request.get_data(), "sha256").hexdigest()
+            if not hmac.compare_digest(sent.encode(), made.encode()):
+                raise Forbidden("the signature is not ours")
+            message = request.get_json()
+            if not isinstance(message, dict) or not isinstance(message.get("slug"), str):
+                raise BadRequest("send the slug of the post")
+        except HTTPException as error:
+            return error
+        client.purge(f"/posts/{message['slug']}", wait=True)
+        client.purge_groups("posts", wait=True)  # the pages that list posts carry this group
+        return Response("purged\n")
+
+    return application
+
+
+if __name__ != "__main__" and "WEBHOOK_SECRET" in os.environ:
+    application = make_application(os.environ["WEBHOOK_SECRET"], Client(os.environ["STORE"]))

@@ -1,0 +1,221 @@
+"""Purges, numbers and switches over HTTP, for whoever has the secret.
+
+    POST /.cache/purge     {"urls": ["/post/1"], "prefixes": [], "groups": ["posts"], "all": false,
+                            "soft": false, "wait": false, "count": false}
+    GET  /.cache/stats     counters of this worker and, where the store is shared, of all
+    GET  /.cache/explain?url=/post/1
+    GET  /.cache/rules
+    POST /.cache/rules     {"name": "admin", "enabled": false}
+    PURGE /post/1          the URL itself
+
+Nothing here is open by default: the path and the method have to be chosen, and each request has to bring the
+secret in a field, which no page of another site can make a browser send. Without it every answer is the
+same, whatever there is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+from wsgiref.util import request_uri
+
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+)
+from werkzeug.wrappers import Request, Response
+
+from ..explain import Explanation
+from ..purge import Purged
+from ..rules import RuleSet
+from ..stores import StoreError
+from .guard import Guard
+
+MAX_BYTES: Final = 1 << 16
+"""Larger requests are refused."""
+
+_LISTS: Final = ("urls", "prefixes", "groups")
+_FLAGS: Final = ("all", "soft", "wait", "count")
+_SOFT: Final = "HTTP_WSGICACHE_SOFT_PURGE"
+
+
+class Cache(Protocol):
+    """What the endpoint needs of a cache."""
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules."""
+        ...
+
+    def purge(self, *urls: str, soft: bool = False, wait: bool = False) -> Purged:
+        """See `WSGICache.purge`."""
+        ...
+
+    def purge_prefix(self, *prefixes: str, soft: bool = False, wait: bool = False) -> Purged:
+        """See `WSGICache.purge_prefix`."""
+        ...
+
+    def purge_groups(
+        self, *groups: str, origin: str | None = None, soft: bool = False, wait: bool = False
+    ) -> Purged:
+        """See `WSGICache.purge_groups`."""
+        ...
+
+    def clear(self, *, soft: bool = False, wait: bool = False) -> Purged:
+        """See `WSGICache.clear`."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """See `WSGICache.stats`."""
+        ...
+
+    def explain(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> Explanation:
+        """See `WSGICache.explain`."""
+        ...
+
+
+class Endpoint:
+    """A small WSGI app beside the wrapped one.
+
+    Args:
+        cache: what it purges and tells of.
+        guard: who is let in.
+        path: where it is, such as `/.cache`; None: nowhere.
+        purge_method: answer the method PURGE on every URL.
+    """
+
+    def __init__(self, cache: Cache, guard: Guard, path: str | None, *, purge_method: bool) -> None:
+        self._cache = cache
+        self._guard = guard
+        self._below = None if path is None else path.rstrip("/") + "/"
+        self._purge_method = purge_method
+        self._actions: Mapping[tuple[str, str], Callable[[Request], Any]] = {
+            ("POST", "purge"): self._purge,
+            ("GET", "stats"): lambda request: cache.stats(),
+            ("GET", "explain"): self._explain,
+            ("GET", "rules"): lambda request: self._states(),
+            ("POST", "rules"): self._switch,
+        }
+
+    def takes(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a request is for this endpoint and not for the app."""
+        if self._purge_method and environ["REQUEST_METHOD"] == "PURGE":
+            return True
+        path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        return self._below is not None and f"{path}/".startswith(self._below)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        response = self._answer(environ)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response(environ, start_response)
+
+    def _answer(self, environ: dict[str, Any]) -> Response:
+        if not self._guard.admits(environ):
+            return _json({"error": "this needs the secret of the cache, as Wsgicache-Secret"}, 403)
+        request = Request(environ)
+        request.max_content_length = MAX_BYTES
+        try:
+            return _json(self._act(request))
+        except (ValueError, KeyError) as error:
+            return _json({"error": str(error.args[0] if error.args else error)}, 400)
+        except StoreError as error:
+            return _json({"error": f"the store did not acknowledge it: {error}"}, 503)
+        except HTTPException as error:
+            response = _json({"error": error.description}, error.code or 500)
+            response.headers.extend([pair for pair in error.get_headers() if pair[0] == "Allow"])
+            return response
+
+    def _act(self, request: Request) -> Any:
+        if request.method == "PURGE" and self._purge_method:
+            url = request_uri(request.environ)
+            self._cache.purge(url, soft=request.environ.get(_SOFT) == "1")
+            return {"purged": True}
+        path = request.root_path + request.path
+        name = path[len(self._below or "") :].strip("/")
+        action = self._actions.get((request.method, name))
+        if action is not None:
+            return action(request)
+        allowed = sorted({method for method, known in self._actions if known == name})
+        if allowed:
+            raise MethodNotAllowed(allowed, f"use {' or '.join(allowed)}")
+        raise NotFound("there is no such thing here")
+
+    # --- what can be done --------------------------------------------------------------------------
+
+    def _purge(self, request: Request) -> dict[str, Any]:
+        asked = _object(request, (*_LISTS, *_FLAGS))
+        for name in _LISTS:
+            texts = asked.setdefault(name, [])
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{name} = {texts!r} is no list of texts")
+        for name in _FLAGS:
+            if not isinstance(asked.setdefault(name, False), bool):
+                raise ValueError(f"{name} = {asked[name]!r} is neither true nor false")
+        given = {"soft": asked["soft"], "wait": asked["wait"]}
+        cache = self._cache
+        done: list[Purged] = []
+        if asked["all"]:
+            done.append(cache.clear(**given))
+        if asked["urls"]:
+            done.append(cache.purge(*asked["urls"], **given))
+        if asked["prefixes"]:
+            done.append(cache.purge_prefix(*asked["prefixes"], **given))
+        if asked["groups"]:
+            done.append(cache.purge_groups(*asked["groups"], **given))
+        if not done:
+            raise ValueError("name something to purge: urls, prefixes, groups or all")
+        if not asked["count"]:
+            return {"purged": True}
+        counts = [purged.matched for purged in done]
+        known = [count for count in counts if count is not None]
+        return {"purged": True, "matched": sum(known) if len(known) == len(counts) else None}
+
+    def _explain(self, request: Request) -> dict[str, Any]:
+        url = request.args.get("url")
+        if url is None:
+            raise ValueError("say which: explain?url=/post/1")
+        if url.startswith("/"):  # of this site, not of localhost
+            url = f"{request.scheme}://{request.host}{url}"
+        return self._cache.explain(url).as_dict()
+
+    def _states(self) -> list[dict[str, Any]]:
+        rules = self._cache.rules
+        return [{"name": rule.name, "pattern": rule.pattern, "enabled": rule.enabled} for rule in rules]
+
+    def _switch(self, request: Request) -> list[dict[str, Any]]:
+        asked = _object(request, ("name", "enabled"))
+        name, enabled = asked.get("name"), asked.get("enabled")
+        if not isinstance(name, str) or not isinstance(enabled, bool):
+            raise ValueError('say which rule and how: {"name": "admin", "enabled": false}')
+        self._cache.rules[name].enabled = enabled
+        return self._states()
+
+
+def _object(request: Request, names: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON object in a request, with no names but these."""
+    if request.mimetype != "application/json":
+        raise BadRequest("send JSON, with Content-Type: application/json")
+    try:
+        asked = request.get_json()
+    except RequestEntityTooLarge:
+        raise
+    except BadRequest:
+        raise BadRequest("the body is no JSON") from None
+    if not isinstance(asked, dict):
+        raise BadRequest("send a JSON object")
+    for name in asked:
+        if name not in names:
+            raise ValueError(f"unknown name {name!r}; known: {', '.join(names)}")
+    return dict(asked)
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return Response(json.dumps(data) + "\n", status, mimetype="application/json")
