@@ -1,7 +1,9 @@
 """SiteCache: the page cache around a Flask app, and what its views say to it."""
 
+import functools
+
 import pytest
-from flask import Flask, g, request, session
+from flask import Flask, abort, g, request, session
 from flask.sessions import SecureCookieSession
 
 from wsgicache import Rule
@@ -82,6 +84,42 @@ def test_decorators_say_lifetime_bypass_and_groups(app):
     assert ask(app, "/post/2").is_hit
     site.purge_groups("front")
     assert not ask(app, "/short").is_hit
+
+
+def test_a_decorator_between_ours_is_called(app):
+    """functools.wraps copies our attributes to the wrapper around ours: it must not be skipped."""
+    site = SiteCache()
+
+    def login_required(view):
+        @functools.wraps(view)
+        def guarded(*args, **kwargs):
+            if "user" not in request.args:
+                abort(401)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    @app.route("/admin")
+    @site.ttl(60)
+    @login_required
+    @site.groups("admin")
+    def admin():
+        return "secret"
+
+    @app.route("/twice")
+    @site.ttl(60)
+    @site.groups("admin")
+    def twice():
+        return "twice"
+
+    site.init_app(app)
+    assert ask(app, "/admin").code == 401
+    assert ask(app, "/admin?user=me").body == b"secret"
+    said = {endpoint: page for _, endpoint, page in site.routes()}
+    assert said["admin"].ttl == said["twice"].ttl == 60
+    assert said["admin"].groups == said["twice"].groups == ("admin",)
+    assert twice.__wrapped__.__name__ == "twice"
+    assert not hasattr(twice.__wrapped__, "__wrapped__")  # two of ours make one wrapper
 
 
 def test_the_ignore_flag_of_the_snippet(app):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 _MARK = "_wsgicache_page"
+_OWN = "_wsgicache_own"
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,9 @@ def _marked(view: Callable[P, R], **said: Any) -> Callable[P, R]:
     """A view that tells the page cache what was said of it."""
     before = page_of(view)
     page = replace(before, **said)
-    inner: Any = getattr(view, "_wsgicache_inner", view)
+    # functools.wraps copies attributes: what a login_required around our wrapper carries is not its own.
+    ours = getattr(view, _OWN, None)
+    inner: Any = ours[1] if ours is not None and ours[0]() is view else view
     wrapper: Any
     if inspect.iscoroutinefunction(inner):
 
@@ -265,7 +269,7 @@ def _marked(view: Callable[P, R], **said: Any) -> Callable[P, R]:
             _say(page, kwargs)
             return inner(*args, **kwargs)
 
-    wrapper._wsgicache_inner = inner
+    setattr(wrapper, _OWN, (weakref.ref(wrapper), inner))
     setattr(wrapper, _MARK, page)
     return wrapper  # type: ignore[no-any-return]
 
