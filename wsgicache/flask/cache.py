@@ -244,10 +244,12 @@ class Cache(Values):
         Raises:
             Unavailable: the backend could not be reached.
         """
-        self.forget_groups(*groups)
         site = self.link.app.extensions.get("wsgicache")
-        if site is not None:
-            site.purge_groups(*groups)
+        try:
+            self.forget_groups(*groups)
+        finally:
+            if site is not None:
+                site.pages.purge_groups(*groups)
 
     def forget_groups(self, *groups: str) -> None:
         """As `purge_groups`, in this cache only.

@@ -55,8 +55,6 @@ def purge(
         done += [site.purge_groups(*groups, soft=soft)] if groups else []
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if groups:
-        site.purge_data(*groups)
     for purged in done:
         click.echo(repr(purged))
 
