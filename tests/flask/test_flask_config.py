@@ -1,10 +1,12 @@
 """CACHE_TYPE in all its forms, factories, and the backends that need a server of their own kind."""
 
+import gc
 import hashlib
 import re
 import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import cachelib
@@ -255,10 +257,32 @@ def test_bad_settings_are_loud():
         Cache(config="simple")
     for key, value in {
         "CACHE_HASH_METHOD": "md5", "CACHE_FILE_HASH_METHOD": 1, "CACHE_ON_ERROR": "shrug",
-        "CACHE_SERIALIZER": "json",
+        "CACHE_SERIALIZER": "json", "CACHE_DEADLINE": 0, "CACHE_RETRY_AFTER": "soon", "CACHE_LEASE": None,
+        "CACHE_WAIT_TIMEOUT": -1,
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=key):
             make(CACHE_TYPE="SimpleCache", **{key: value})
+
+
+def test_a_cache_without_an_app_says_so():
+    with pytest.raises(RuntimeError, match="init_app"):
+        Cache().get("key")
+
+
+def test_a_cache_does_not_keep_its_apps_alive(config_of):
+    """One global cache, and an app for each test: the apps go when their tests are over."""
+    cache = Cache(config=config_of("file"))
+    apps = []
+    for n in range(3):
+        app = Flask(f"app{n}")
+        cache.init_app(app)
+        with app.app_context():
+            cache.set("key", n)
+        apps.append(weakref.ref(app))
+        del app
+    gc.collect()
+    assert [app() is None for app in apps] == [True, True, False]  # the last one is `cache.app`
+    assert cache.get("key") == 2
 
 
 def test_debug_in_the_config_is_legal_and_the_default_timeout_may_be_digits():

@@ -2,6 +2,7 @@
 
 import enum
 import gc
+from array import array
 from dataclasses import dataclass, field
 
 import pytest
@@ -28,6 +29,16 @@ class Named:
 
     def __repr__(self):
         return f"Named({self.name!r})"
+
+
+class Raw:
+    """Its repr is what somebody typed."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
 
 
 class Identified:
@@ -74,6 +85,10 @@ def runs(make_cache):
         (Colour.RED, Colour.BLUE), (Colour.RED, 1), (Hidden(1, 2), Hidden(1, 3)), (int, float), (int, "int"),
         (len, max), ("x\x1f", "x"), (-0.0, 0.0), (Plain(), Plain()), (lambda: 1, lambda: 2),
         (Named("a").__repr__, Named("b").__repr__),
+        ((Raw("a,int:1"),), (Raw("a"), 1)), (bytearray(b"a"), bytearray(b"b")),
+        (array("i", [1]), array("l", [1])),
+        (array("i", range(2000)), array("i", [*range(1000), 0, *range(1001, 2000)])),
+        (memoryview(b"ab"), memoryview(b"ac")),
     ],
 )  # fmt: skip
 def test_different_arguments_have_different_entries(runs, pair):
@@ -117,6 +132,51 @@ def test_what_cannot_be_watched_is_refused_with_the_remedy(runs):
         runs(Slotted())
     with pytest.raises(UnkeyableArgument):
         runs([{"deep": Slotted()}])
+
+
+def test_arrays_are_told_apart_by_all_they_hold(runs):
+    numpy = pytest.importorskip("numpy", reason="numpy is not installed")
+    first = numpy.arange(5000)
+    second = first.copy()
+    second[2500] = 0
+    assert repr(first) == repr(second)
+    assert [runs(first), runs(second), runs(first.copy()), runs(first.astype("int32"))] == [1, 2, 1, 3]
+    assert runs(first.reshape(50, 100)) == 4
+    with pytest.raises(UnkeyableArgument, match="abbreviates"):
+        runs(numpy.array([Named(str(n)) for n in range(2000)]))
+    masked = numpy.ma.masked_array(numpy.arange(5000), mask=numpy.arange(5000) % 2)
+    with pytest.raises(UnkeyableArgument, match="abbreviates"):
+        runs(masked)
+
+
+def test_a_frame_whose_repr_is_abbreviated_is_refused(runs):
+    class Frame:
+        shape = (5000, 2)
+
+        def __repr__(self):
+            return "0 1\n...\n4998 4999"
+
+    with pytest.raises(UnkeyableArgument, match="abbreviates its repr"):
+        runs(Frame())
+
+
+def test_a_default_repr_is_warned_of_once(runs, caplog):
+    class Odd:
+        pass
+
+    runs(Odd()), runs(Odd())
+    assert caplog.text.count("has no repr of its own") == 1
+    assert "CACHE_STRICT_KEYS" in caplog.text
+
+
+def test_a_forked_child_gives_its_objects_tokens_of_its_own():
+    from wsgicache.flask import arguments
+
+    thing = Plain()
+    before = arguments.token(thing)
+    arguments._after_fork()  # what a fork calls in the child
+    assert arguments.token(thing) != before
+    gc.collect()
 
 
 def test_strict_keys_refuse_every_default_repr(make_cache):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from flask import Flask
 
@@ -51,7 +52,7 @@ class Cache(Values):
         self.serializer: Any = None
         self.statistics = Statistics(self)
         self.refresher = Refresher()
-        self._links: dict[Flask, Link] = {}
+        self._links: WeakKeyDictionary[Flask, Link] = WeakKeyDictionary()
         self._only: Link | None = None
         if app is not None:
             self.init_app(app, config)

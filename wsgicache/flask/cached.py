@@ -177,9 +177,12 @@ class CachedView(Decorated):
         """Whether a result may be kept; see `wsgicache.flask.safety`."""
         if safety.is_file(value):
             return False
-        if not has_request_context() or not self.cache.link.safe_views or not self._is_view():
+        if not has_request_context() or not self.cache.link.safe_views:
             return True
-        return safety.may_keep(value, keyed=self._says_how_keyed)
+        if self._is_view():
+            return safety.may_keep(value, keyed=self._says_how_keyed)
+        # Perhaps a view behind a decorator that hides it, perhaps a helper whose tuple is data.
+        return isinstance(value, tuple) or not safety.is_personal_or_fault(value)
 
     def _is_view(self) -> bool:
         """Whether this function answers the request at hand, not one that its view calls."""

@@ -18,7 +18,7 @@ class PurgeOnCommit:
         purge: purges groups by name.
     """
 
-    def __init__(self, purge: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, purge: Callable[[Iterable[str]], object]) -> None:
         self._purge = purge
         self._mappings: list[tuple[type, GroupsOf]] = []
         self._watched: list[Any] = []

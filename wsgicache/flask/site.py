@@ -319,8 +319,8 @@ def _checked(names: tuple[str, ...], view: Callable[..., Any]) -> tuple[str, ...
             argument = None if asked is None else asked.partition(".")[0].partition("[")[0]
             if argument is not None and argument not in parameters:
                 raise ValueError(
-                    f"group {name!r}: {view.__qualname__} takes no argument {argument!r}; write {{{{ and }}}} "
-                    "for braces that stand for themselves"
+                    f"group {name!r}: {view.__qualname__} takes no argument {argument!r}; write {{{{ and "
+                    "}}}} for braces that stand for themselves"
                 )
     return names
 
