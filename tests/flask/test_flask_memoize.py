@@ -3,7 +3,9 @@
 import enum
 import gc
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from time import monotonic
 
 import pytest
 from hypothesis import given
@@ -339,6 +341,58 @@ def test_statistics_add_up_over_workers(make_cache, shared):
     row = caches[1].stats()[name]
     assert row == {"hits": 4, "misses": 2, "hit_ratio": 0.6667}
     assert caches[0].stats()[name] == row
+
+
+def test_a_worker_that_only_has_hits_reports_too(make_cache, monkeypatch):
+    caches = [make_cache("redis"), make_cache("redis")]
+
+    def make(cache):
+        @cache.memoize(60)
+        def f(n):
+            return n
+
+        return f
+
+    now = [monotonic()]
+    monkeypatch.setattr("wsgicache.flask.statistics.monotonic", lambda: now[0])
+    functions = [make(cache) for cache in caches]
+    for f in functions:
+        f(1)
+    caches[0].stats()
+    name = next(iter(caches[0].stats()))
+    for _ in range(1100):
+        now[0] += 1
+        functions[0](1)
+    assert caches[1].stats()[name]["hits"] >= 1024
+
+
+def test_a_forked_child_reports_only_its_own(make_cache):
+    cache = make_cache("redis")
+
+    @cache.memoize(60)
+    def f(n):
+        return n
+
+    f(1), f(1), f(2)
+    cache.statistics.after_fork()  # what a fork calls in the child
+    f(2)
+    (row,) = cache.stats().values()
+    assert row == {"hits": 1, "misses": 0, "hit_ratio": 1.0}
+
+
+def test_no_count_is_lost_among_threads(make_cache):
+    cache = make_cache()
+
+    @cache.memoize(60)
+    def f():
+        return 1
+
+    f()
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(lambda: [f() for _ in range(500)]) for _ in range(4)]:
+            future.result(30)
+    (row,) = cache.stats().values()
+    assert (row["hits"], row["misses"]) == (2000, 1)
 
 
 def test_statistics_of_one_process(make_cache):

@@ -1,6 +1,7 @@
 """SiteCache: the page cache around a Flask app, and what its views say to it."""
 
 import functools
+import json
 
 import pytest
 from flask import Flask, abort, g, request, session
@@ -450,7 +451,7 @@ def test_purge_and_stats_refuse_another_process_s_memory(shell):
 
 
 def test_purge_by_url_group_prefix_and_all(shell, monkeypatch):
-    monkeypatch.setattr("wsgicache.flask.commands._shared_site", lambda: shell.site)
+    monkeypatch.setattr(SiteCache, "is_shared", True)
     for words in (("/page",), ("--group", "posts"), ("--prefix", "/"), ("--all",)):
         ask(shell.app, "/page")
         assert ask(shell.app, "/page").is_hit
@@ -458,4 +459,20 @@ def test_purge_by_url_group_prefix_and_all(shell, monkeypatch):
         assert ran.exit_code == 0, ran.output
         assert not ask(shell.app, "/page").is_hit
     assert shell("purge").exit_code == 2
-    assert '"pages"' in shell("stats").output
+    assert shell("purge", "no path").exit_code == 2
+    told = json.loads(shell("stats").output)
+    assert told["views"]["page"]["calls"] > 1
+    assert told["data"] is None
+
+
+def test_stats_shows_a_data_cache_that_workers_share_beside_pages_that_they_do_not(shell, config_of):
+    cache = Cache(shell.app, config=config_of("file"))
+
+    @cache.memoize(60)
+    def f():
+        return 1
+
+    f(), f()
+    told = json.loads(shell("stats").output)
+    assert told["views"] is None
+    assert [row["hits"] for row in told["data"].values()] == [1]

@@ -23,6 +23,7 @@ from .calls import Ask, source_of
 from .decorated import Call, Decorated, Terms
 from .forms import Raised
 from .signals import cache_view_hit, cache_view_miss
+from .statistics import REPORTING_MASK
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -98,7 +99,8 @@ class CachedView(Decorated):
             found = None
         if found is None:
             return self._missed(key, landings, args, kwargs)
-        self.counts[1] += 1
+        if self._count_hit() & REPORTING_MASK == 0:
+            cache.statistics.report_now_and_then()
         if is_view:
             after_this_request(safety.conditional)
         return self._dressed(found, True) if self._indicates or type(found) is Raised else found

@@ -24,6 +24,7 @@ from .flights import Deadline, Flight
 from .forms import Raised
 from .link import Link, stale_found
 from .response import CachedResponse
+from .statistics import REPORTING_MASK
 from .timeouts import Timeout, normalize_timeout, seconds, shortened
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Decorated:
         self.name = f"{f.__module__}.{f.__qualname__}"
         self.is_async = inspect.iscoroutinefunction(f)
         self.counts = cache.statistics.row(self.name)
+        self._count_hit, self._count_miss = self.counts.hits.add, self.counts.misses.add
         self._unless = asker(terms.unless)
         self._forced = asker(terms.forced_update)
         self._is_stale = asker(terms.is_stale, 1)
@@ -195,11 +197,18 @@ class Decorated:
         return found
 
     def _account(self, call: Call, hit: bool) -> None:
-        self.counts[hit] += 1
-        if not hit:
-            self.cache.statistics.missed()
+        if hit:
+            self.note_hit()
+        else:
+            self._count_miss()
+            self.cache.statistics.report_now_and_then()
         if self.cache.enable_signals:
             self.notice(self.hit if hit else self.miss, call)
+
+    def note_hit(self) -> None:
+        """Count a hit; of many, one sees to the report, which else waits for a miss."""
+        if self._count_hit() & REPORTING_MASK == 0:
+            self.cache.statistics.report_now_and_then()
 
     def _look_up(self, call: Call) -> Any:
         """What the cache has for a call, or _MISS."""

@@ -24,6 +24,7 @@ from .link import Unavailable
 from .models import PurgeOnCommit
 from .sessions import FLASK_TRACKS, TrackingInterface, session_at_hand, was_accessed
 from .timeouts import Timeout, seconds
+from .viewcounts import ViewCounts
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -87,6 +88,8 @@ class SiteCache:
         if self._pages is not None:
             raise RuntimeError("a SiteCache wraps one app; make another for the next")
         self._pages = WSGICache.from_mapping(_Listening(self, app), app.config, **self._options)
+        self._views = ViewCounts(app, self._pages.store)
+        self._pages.engine.observer.by_name = self._views.pages
         app.wsgi_app = self._pages  # type: ignore[method-assign]
         app.extensions["wsgicache"] = self
         app.cli.add_command(commands)
@@ -204,12 +207,33 @@ class SiteCache:
         return self.pages.explain(url, **request)
 
     def stats(self) -> dict[str, Any]:
-        """The numbers of the page cache, and by decorated function those of the data caches."""
-        data: dict[str, Any] = {}
+        """The numbers of both caches.
+
+        Returns:
+            `pages`: the page cache of this process; `views`: its hits, misses, calls of the app and hit ratio
+            by endpoint; `data`: hits, misses and hit ratio of the data caches by decorated function. The
+            last two are of all workers where the store, and the backend, is shared.
+        """
+        data = self._stats_of(self._data_caches())
+        return {"pages": self.pages.stats(), "views": self._views.read(), "data": data}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes see the same pages."""
+        return bool(getattr(self.pages.store, "shared", False))
+
+    def shared_data_stats(self) -> dict[str, Any] | None:
+        """The data caches' numbers, of those that add their workers up; None where none does."""
         with self._app.app_context():
-            for cache in self._data_caches():
-                data.update(cache.stats())
-        return {"pages": self.pages.stats(), "data": data}
+            shared = [cache for cache in self._data_caches() if cache.statistics.is_shared]
+        return self._stats_of(shared) if shared else None
+
+    def _stats_of(self, caches: Iterable[Cache]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        with self._app.app_context():
+            for cache in caches:
+                found.update(cache.stats())
+        return found
 
     def routes(self) -> list[tuple[str, str, Page]]:
         """Rule, endpoint and what its view's decorators say, of every route."""
@@ -224,6 +248,8 @@ class SiteCache:
         hints = environ.get(HINTS)
         if not isinstance(hints, Hints) or not has_request_context():
             return headers
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        self._views.called(path, request.endpoint)
         if g.get("ignore_cache") or getattr(request, "ignore_cache", False):
             hints.ignore()
         try:
