@@ -346,14 +346,18 @@ class Link:
         """A token for being the one worker that computes a key; "" where leases are off or fail."""
         if not self._lease_seconds or self.is_down:
             return ""
-        token = new_token()
+        token, backend = new_token(), self._backend()
         name = self.prefixes.name(f"{_LEASE}{key}")
         try:
-            got = bool(self._backend().add(name, token, self._lease_seconds))
+            for _ in range(2):
+                if backend.add(name, token, self._lease_seconds):
+                    return token
+                if backend.get(name) is not None:
+                    return None
+            return ""  # nobody has it and nobody gets it: a backend that is full keeps nobody waiting
         except Exception as error:
             self.note_failure(error)
             return ""
-        return token if got else None
 
     def release(self, key: str, token: str) -> None:
         """Give a lease back."""
