@@ -3,7 +3,6 @@
 import gc
 import hashlib
 import re
-import subprocess
 import sys
 import warnings
 import weakref
@@ -399,44 +398,6 @@ def test_spread_values_are_put_together(memcached_port):
     assert backend.get("key") is None
     assert backend.set("key", value, chunk=False)
     assert backend.get("key", chunk=False) == value
-
-
-UWSGI_APP = """
-from flask import Flask
-from wsgicache.flask import Cache
-app = Flask(__name__)
-cache = Cache(app, config={"CACHE_TYPE": "uwsgi", "CACHE_UWSGI_NAME": "mine"})
-cache.set("key", {"a": (1,)})
-assert cache.get("key") == {"a": (1,)}
-assert not cache.add("key", 2)
-cache.set("key", 1, -1)
-assert cache.get("key") is None
-assert cache.add("key", 5) and cache.inc("key") == 6
-@cache.memoize(60, groups="g")
-def f(n):
-    return n
-assert f(1) == f(1) == 1
-cache.delete_prefix("k")
-assert cache.get("key") is None
-assert cache.clear() and cache.get("key") is None
-print("uwsgi", "done")
-import os
-os._exit(0)
-"""
-
-
-def test_uwsgi(tmp_path):
-    program = Path(sys.executable).parent / "uwsgi"
-    if not program.exists():
-        pytest.skip("uwsgi is not installed")
-    (tmp_path / "app.py").write_text(UWSGI_APP)
-    ran = subprocess.run(
-        [program, "--cache2", "name=mine,items=100", "--socket", f"127.0.0.1:{free_port()}", "--need-app",
-         "--virtualenv", sys.prefix, "--pythonpath", str(Path(wsgicache.flask.__file__).parents[2]),
-         "--wsgi-file", "app.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert "uwsgi done" in ran.stderr, ran.stderr[-2000:]
 
 
 def test_backends_say_what_they_can_do():
