@@ -298,7 +298,8 @@ class Engine:
         else:
             passes = cookie_pass(admission.plan.cookies, stored.terms)
             until = getattr(slot, "until", float("inf"))
-            slot.ready = ready(stored, passes, shift, rules, found.follower.trust, until)
+            count = self.observer.counter_of(stored.key)
+            slot.ready = ready(stored, passes, shift, rules, count, found.follower.trust, until)
         slot.stamp = stamp
 
     def rearm(self, slot: Slot, stamp: object) -> bool:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .outcome import Outcome, Phase, Reason
 
@@ -28,6 +28,46 @@ class Tally:
     def value(self) -> int:
         """How often `add` was called: a count shows its next number in its repr, without taking it."""
         return int(repr(self._count)[6:-1])
+
+
+class Row(NamedTuple):
+    """What was counted under one name. `fast` are the hits of the hit path, `hits` all others."""
+
+    fast: Tally
+    hits: Tally
+    misses: Tally
+
+
+class ByName:
+    """Hits and misses of pages by a name, such as that of the view that makes them.
+
+    Args:
+        name_of: the name for a base key; None where the page has none. Asked once for each entry that is
+            hit, and for each request that takes the long way.
+    """
+
+    def __init__(self, name_of: Callable[[str], str | None]) -> None:
+        self._name_of = name_of
+        self.rows: dict[str, Row] = {}
+
+    def row(self, name: str) -> Row:
+        """The counts of a name."""
+        row = self.rows.get(name)
+        return self.rows.setdefault(name, Row(Tally(), Tally(), Tally())) if row is None else row
+
+    def row_of(self, key: str | None) -> Row | None:
+        """The counts of a page."""
+        name = None if key is None else self._name_of(key)
+        return None if name is None else self.row(name)
+
+    def record(self, outcome: Outcome) -> None:
+        """Count a request that took the long way."""
+        is_miss = outcome.reason in _MISSES and outcome.detail is not Reason.MISS_MARKER
+        if not is_miss and not outcome.reason.is_hit:
+            return
+        row = self.row_of(outcome.key)
+        if row is not None:
+            (row.misses if is_miss else row.hits).add()
 
 
 _MISS_TOKENS: Final = frozenset({"uri-miss", "vary-miss", "miss", "stale", "request"})
@@ -53,13 +93,24 @@ class Observer:
         self.refreshes = Tally()
         self.refreshes_failed = Tally()
         self.hit: Callable[[], int] = self.reasons[Reason.HIT].add
-        """Count one fresh hit: what the hit path calls."""
+        """Count one fresh hit: what the hit path calls, unless hits are counted by name as well."""
+        self.by_name: ByName | None = None
+        """Set by an integration before the first request, to count pages by name as well."""
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
         """In a forked child: whoever held the lock does not exist."""
         self._lock = threading.Lock()
+
+    def counter_of(self, key: str) -> Callable[[], int]:
+        """What counts one fresh hit of a page.
+
+        Args:
+            key: the page's base key.
+        """
+        row = None if self.by_name is None else self.by_name.row_of(key)
+        return self.hit if row is None else row.fast.add
 
     def record(self, outcome: Outcome) -> None:
         """Count an outcome, and log it where that was chosen."""
@@ -73,6 +124,8 @@ class Observer:
             self.reasons[outcome.detail].add()
         if outcome.collapsed:
             self.collapsed.add()
+        if self.by_name is not None:
+            self.by_name.record(outcome)
         if self.log_decisions:
             self._log(outcome)
 
@@ -121,6 +174,9 @@ class Observer:
 
     def counts(self) -> dict[str, int]:
         """Every counter since the start of this process, by name; a reason's begins with `REASON`."""
+        reasons = {reason: tally.value for reason, tally in self.reasons.items()}
+        if self.by_name is not None:
+            reasons[Reason.HIT] += sum([row.fast.value for row in list(self.by_name.rows.values())])
         return {
             "unjudged": self.unjudged.value,
             "collapsed": self.collapsed.value,
@@ -128,7 +184,7 @@ class Observer:
             "refreshes_failed": self.refreshes_failed.value,
             "variants_dropped": self.variants_dropped.value,
             "store_failures": self.store_failures.value,
-            **{REASON + reason.name: tally.value for reason, tally in self.reasons.items()},
+            **{REASON + reason.name: count for reason, count in reasons.items()},
         }
 
     def stats(self) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Ready:
     `cookies` says which Cookie fields leave the hit as it is. `sent` is the whole head, right while the
     clock is before `until`: it changes once a second, however many hits there are; an entry that is hit
     less often keeps none. `trust` says up to when the store's copies may be served. `shift` is the difference
-    of the two clocks by which the instants were made, and `rules` what the engine's rules were known by.
+    of the two clocks by which the instants were made, and `rules` what the engine's rules were known by;
+    `count` counts a hit.
     """
 
     status: Final[str]
@@ -52,6 +53,7 @@ class Ready:
     shift: Final[float]
     rules: Final[object]
     cookies: Final[Mapping[str, bool]]
+    count: Final[Callable[[], object]]
     trust: Final[Trust] = ALWAYS
     keys: Final[None] = None
     until: float = float("-inf")
@@ -84,6 +86,7 @@ def ready(
     cookies: Mapping[str, bool],
     shift: float,
     rules: object,
+    count: Callable[[], object],
     trust: Trust = ALWAYS,
     until: float = float("inf"),
 ) -> Ready:
@@ -92,6 +95,7 @@ def ready(
     Args:
         shift: monotonic clock minus wall clock, seconds.
         rules: what the engine's rules are known by until one is switched.
+        count: counts a hit.
         trust: up to when the store's copies may be served.
         until: monotonic instant at which this copy is too old to be served.
     """
@@ -106,6 +110,7 @@ def ready(
         shift=shift,
         rules=rules,
         cookies=cookies,
+        count=count,
         trust=trust,
     )
 

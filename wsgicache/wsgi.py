@@ -59,7 +59,6 @@ class Middleware:
             self._peek = _peek_nothing
         self._clock = engine.clock
         self._steady = engine.clock.steady
-        self._count_hit = engine.observer.hit
         self._unusual = UNUSUAL | (
             {"HTTP_CACHE_CONTROL", "HTTP_PRAGMA"} if settings.profile == "rfc" else frozenset()
         )
@@ -120,7 +119,7 @@ class Middleware:
             sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
             return self._serve(environ, start_response)
-        self._count_hit()
+        ready.count()
         start_response(ready.status, [*sent])
         return ready.chunks  # type: ignore[no-any-return]
 

@@ -1,10 +1,11 @@
 """CACHE_TYPE in all its forms, factories, and the backends that need a server of their own kind."""
 
+import gc
 import hashlib
 import re
-import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import cachelib
@@ -255,10 +256,32 @@ def test_bad_settings_are_loud():
         Cache(config="simple")
     for key, value in {
         "CACHE_HASH_METHOD": "md5", "CACHE_FILE_HASH_METHOD": 1, "CACHE_ON_ERROR": "shrug",
-        "CACHE_SERIALIZER": "json",
+        "CACHE_SERIALIZER": "json", "CACHE_DEADLINE": 0, "CACHE_RETRY_AFTER": "soon", "CACHE_LEASE": None,
+        "CACHE_WAIT_TIMEOUT": -1,
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=key):
             make(CACHE_TYPE="SimpleCache", **{key: value})
+
+
+def test_a_cache_without_an_app_says_so():
+    with pytest.raises(RuntimeError, match="init_app"):
+        Cache().get("key")
+
+
+def test_a_cache_does_not_keep_its_apps_alive(config_of):
+    """One global cache, and an app for each test: the apps go when their tests are over."""
+    cache = Cache(config=config_of("file"))
+    apps = []
+    for n in range(3):
+        app = Flask(f"app{n}")
+        cache.init_app(app)
+        with app.app_context():
+            cache.set("key", n)
+        apps.append(weakref.ref(app))
+        del app
+    gc.collect()
+    assert [app() is None for app in apps] == [True, True, False]  # the last one is `cache.app`
+    assert cache.get("key") == 2
 
 
 def test_debug_in_the_config_is_legal_and_the_default_timeout_may_be_digits():
@@ -375,44 +398,6 @@ def test_spread_values_are_put_together(memcached_port):
     assert backend.get("key") is None
     assert backend.set("key", value, chunk=False)
     assert backend.get("key", chunk=False) == value
-
-
-UWSGI_APP = """
-from flask import Flask
-from wsgicache.flask import Cache
-app = Flask(__name__)
-cache = Cache(app, config={"CACHE_TYPE": "uwsgi", "CACHE_UWSGI_NAME": "mine"})
-cache.set("key", {"a": (1,)})
-assert cache.get("key") == {"a": (1,)}
-assert not cache.add("key", 2)
-cache.set("key", 1, -1)
-assert cache.get("key") is None
-assert cache.add("key", 5) and cache.inc("key") == 6
-@cache.memoize(60, groups="g")
-def f(n):
-    return n
-assert f(1) == f(1) == 1
-cache.delete_prefix("k")
-assert cache.get("key") is None
-assert cache.clear() and cache.get("key") is None
-print("uwsgi", "done")
-import os
-os._exit(0)
-"""
-
-
-def test_uwsgi(tmp_path):
-    program = Path(sys.executable).parent / "uwsgi"
-    if not program.exists():
-        pytest.skip("uwsgi is not installed")
-    (tmp_path / "app.py").write_text(UWSGI_APP)
-    ran = subprocess.run(
-        [program, "--cache2", "name=mine,items=100", "--socket", f"127.0.0.1:{free_port()}", "--need-app",
-         "--virtualenv", sys.prefix, "--pythonpath", str(Path(wsgicache.flask.__file__).parents[2]),
-         "--wsgi-file", "app.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert "uwsgi done" in ran.stderr, ran.stderr[-2000:]
 
 
 def test_backends_say_what_they_can_do():

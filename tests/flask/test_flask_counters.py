@@ -134,6 +134,27 @@ def test_entries_that_never_expire_are_the_last_to_make_room(make_cache, name):
     assert cache.get("ever") == 1
 
 
+def test_a_full_memory_is_pruned_while_others_delete(make_cache, clock):
+    """An expiry that is compared gives way to a thread that deletes, as a real one may at any moment."""
+    cache = make_cache(CACHE_THRESHOLD=4)
+    backend = cache.cache
+
+    class Interrupted(float):
+        def __le__(self, other):
+            gone = next((key for key in list(backend._cache) if key.startswith("other")), None)
+            backend.delete(gone)
+            return float.__le__(self, other)
+
+        __lt__ = __le__
+
+    for n in range(6):
+        backend._cache[f"key{n}"] = (Interrupted(clock.now + 50 + n), n)
+        backend._cache[f"other{n}"] = (clock.now + 99, n)
+    assert cache.set("new", 1)
+    assert cache.get("new") == 1
+    assert len(backend._cache) <= 5
+
+
 def test_touch_lengthens_and_never_shortens(make_cache):
     for name in ("simple", "file", "redis"):
         cache = make_cache(name)
@@ -162,7 +183,11 @@ def test_memcached_has_no_sharp_edges(make_cache, name):
     cache.set("big", "small")
     assert not cache.set("big", "x" * 2_000_000)
     assert cache.get("big") is None
+    cache.set("big", "small")
+    assert not cache.add("big", "x" * 2_000_000)
+    assert cache.get("big") == "small"  # it lived: adding is nothing to it
     assert cache.set_many({"big": b"x" * 2_000_000, "ok": 1}) == ["ok"]
+    assert cache.get("big") is None  # not the older value
 
 
 def test_more_threads_than_connections_wait_their_turn(make_cache):

@@ -1,11 +1,12 @@
 """A server that is down: everything goes on within the deadline, whether or not the app debugs."""
 
 import logging
+import shutil
 from time import perf_counter
 
 import pytest
 from flask import Flask, render_template_string
-from flask_helpers import free_port
+from flask_helpers import close_backend, free_port, running
 
 from wsgicache.flask import Cache, Unavailable
 
@@ -71,12 +72,20 @@ def test_purges_do_not_fail_silently(down):
     def f():
         return 1
 
+    @cache.memoize(60)
+    def numbered(n):
+        return n
+
     with pytest.raises(Unavailable, match="nothing was purged"):
         cache.purge_groups("posts")
     with pytest.raises(Unavailable):
         cache.delete_prefix("view/")
     with pytest.raises(Unavailable):
         cache.delete_memoized(f)
+    with pytest.raises(Unavailable):
+        cache.delete_memoized(f, *())
+    with pytest.raises(Unavailable):
+        cache.delete_memoized(numbered, 1)
     with pytest.raises(Unavailable):
         f.delete_memoized()
     with pytest.raises(Unavailable):
@@ -129,7 +138,57 @@ def test_a_server_that_comes_back_is_used_again(make_cache, monkeypatch):
     assert cache.get("key") == 1
 
 
-@pytest.mark.parametrize("method", ["get", "get_many", "set", "add", "release", "touch"])
+def test_a_server_that_refuses_is_still_asked(tmp_path, caplog):
+    """A Redis that is full takes nothing new, and what it has is still worth asking for."""
+    port = free_port()
+    command = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "")
+    with running(*command, port=port, cwd=tmp_path):
+        config = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_PORT": port, "CACHE_DEADLINE": 5}
+        cache = Cache(Flask("full"), config=config)
+        cache.set("key", "kept")
+        cache.cache._write_client.config_set("maxmemory", 1)
+        with caplog.at_level(logging.WARNING):
+            assert [cache.set("other", 1) for _ in range(5)] == [False] * 5
+        assert cache.get("key") == "kept"
+        assert not cache.link.is_down
+        assert caplog.text.count("refused") == 1
+        with pytest.raises(Unavailable):
+            cache.purge_groups("posts")
+        close_backend(cache.cache)
+
+
+@pytest.mark.parametrize("name", ["redis", "pylibmc", "pymemcache"])
+def test_counting_what_is_no_number_is_the_callers_mistake(make_cache, name):
+    cache = make_cache(name)
+    cache.set("n", "text")
+    with pytest.raises(TypeError, match="no integer"):
+        cache.inc("n")
+    assert not cache.link.is_down
+
+
+def test_an_app_starts_without_its_cluster(tmp_path, caplog):
+    where = f"127.0.0.1:{free_port()}"
+    config = {"CACHE_TYPE": "RedisClusterCache", "CACHE_REDIS_CLUSTER": where, "CACHE_DEADLINE": 0.2}
+    cache = Cache(Flask("cluster"), config=config)
+    assert "does not answer" in caplog.text
+    assert cache.get("key") is None
+    assert cache.link.is_down
+
+
+def test_a_directory_that_was_removed_is_made_again(make_cache):
+    cache = make_cache("file")
+    cache.set("key", 1)
+    shutil.rmtree(cache.cache._path)
+    assert cache.get("key") is None
+    assert cache.add("key", 2)
+    assert cache.get("key") == 2
+    shutil.rmtree(cache.cache._path)
+    assert cache.set("key", 3)
+    assert cache.inc("key") == 4
+    assert not cache.link.is_down
+
+
+@pytest.mark.parametrize("method", ["get", "get_many", "set", "add", "release", "touch", "inc"])
 def test_a_backend_that_raises_what_nobody_expects_breaks_no_view(make_cache, monkeypatch, method):
     cache = make_cache("redis", CACHE_RETRY_AFTER=0)
     runs = []

@@ -164,6 +164,49 @@ def test_many_prefixes_stay_bounded_and_keep_their_word(make_cache, backend):
     assert len(cache.link.prefixes.generations) <= MAX_PREFIXES
 
 
+def test_prefixes_deleted_at_once_by_several_workers_are_all_deleted(make_cache, shared):
+    caches = [make_cache(shared) for _ in range(3)]
+    names = [f"{n}/" for n in range(18)]
+    caches[0].set_many({f"{name}key": name for name in names})
+    ready = threading.Barrier(len(names), timeout=10)
+
+    def delete(at):
+        ready.wait()
+        caches[at % 3].delete_prefix(names[at])
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        for future in [pool.submit(delete, at) for at in range(len(names))]:
+            future.result(30)
+    for cache in caches:
+        assert cache.get_many(*[f"{name}key" for name in names]) == [None] * len(names)
+        assert set(cache.link.prefixes.generations) == set(names)
+
+
+def test_two_threads_delete_prefixes_in_memory(make_cache):
+    cache = make_cache()
+    names = [f"{n}/" for n in range(16)]
+    ready = threading.Barrier(len(names), timeout=10)
+
+    def delete(name):
+        ready.wait()
+        cache.delete_prefix(name)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        for future in [pool.submit(delete, name) for name in names]:
+            future.result(10)
+    assert set(cache.link.prefixes.generations) == set(names)
+
+
+def test_a_lost_journal_is_written_once(make_cache, shared):
+    """Two workers that both miss it must agree in the end."""
+    first, second = make_cache(shared), make_cache(shared)
+    first.delete_prefix("blog/")
+    assert second.get("blog/1") is None
+    first.cache.delete(first.link.prefixes.journal_name())
+    first.get("blog/1"), second.get("blog/1"), first.get("blog/1")
+    assert first.link.prefixes.generations == second.link.prefixes.generations != {}
+
+
 def test_a_lost_journal_does_not_bring_deleted_keys_back(make_cache, shared):
     cache = make_cache(shared)
     cache.set("blog/1", 1, 0)

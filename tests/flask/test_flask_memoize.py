@@ -2,7 +2,10 @@
 
 import enum
 import gc
+from array import array
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from time import monotonic
 
 import pytest
 from hypothesis import given
@@ -28,6 +31,16 @@ class Named:
 
     def __repr__(self):
         return f"Named({self.name!r})"
+
+
+class Raw:
+    """Its repr is what somebody typed."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
 
 
 class Identified:
@@ -74,6 +87,10 @@ def runs(make_cache):
         (Colour.RED, Colour.BLUE), (Colour.RED, 1), (Hidden(1, 2), Hidden(1, 3)), (int, float), (int, "int"),
         (len, max), ("x\x1f", "x"), (-0.0, 0.0), (Plain(), Plain()), (lambda: 1, lambda: 2),
         (Named("a").__repr__, Named("b").__repr__),
+        ((Raw("a,int:1"),), (Raw("a"), 1)), (bytearray(b"a"), bytearray(b"b")),
+        (array("i", [1]), array("l", [1])),
+        (array("i", range(2000)), array("i", [*range(1000), 0, *range(1001, 2000)])),
+        (memoryview(b"ab"), memoryview(b"ac")),
     ],
 )  # fmt: skip
 def test_different_arguments_have_different_entries(runs, pair):
@@ -117,6 +134,51 @@ def test_what_cannot_be_watched_is_refused_with_the_remedy(runs):
         runs(Slotted())
     with pytest.raises(UnkeyableArgument):
         runs([{"deep": Slotted()}])
+
+
+def test_arrays_are_told_apart_by_all_they_hold(runs):
+    numpy = pytest.importorskip("numpy", reason="numpy is not installed")
+    first = numpy.arange(5000)
+    second = first.copy()
+    second[2500] = 0
+    assert repr(first) == repr(second)
+    assert [runs(first), runs(second), runs(first.copy()), runs(first.astype("int32"))] == [1, 2, 1, 3]
+    assert runs(first.reshape(50, 100)) == 4
+    with pytest.raises(UnkeyableArgument, match="abbreviates"):
+        runs(numpy.array([Named(str(n)) for n in range(2000)]))
+    masked = numpy.ma.masked_array(numpy.arange(5000), mask=numpy.arange(5000) % 2)
+    with pytest.raises(UnkeyableArgument, match="abbreviates"):
+        runs(masked)
+
+
+def test_a_frame_whose_repr_is_abbreviated_is_refused(runs):
+    class Frame:
+        shape = (5000, 2)
+
+        def __repr__(self):
+            return "0 1\n...\n4998 4999"
+
+    with pytest.raises(UnkeyableArgument, match="abbreviates its repr"):
+        runs(Frame())
+
+
+def test_a_default_repr_is_warned_of_once(runs, caplog):
+    class Odd:
+        pass
+
+    runs(Odd()), runs(Odd())
+    assert caplog.text.count("has no repr of its own") == 1
+    assert "CACHE_STRICT_KEYS" in caplog.text
+
+
+def test_a_forked_child_gives_its_objects_tokens_of_its_own():
+    from wsgicache.flask import arguments
+
+    thing = Plain()
+    before = arguments.token(thing)
+    arguments._after_fork()  # what a fork calls in the child
+    assert arguments.token(thing) != before
+    gc.collect()
 
 
 def test_strict_keys_refuse_every_default_repr(make_cache):
@@ -279,6 +341,58 @@ def test_statistics_add_up_over_workers(make_cache, shared):
     row = caches[1].stats()[name]
     assert row == {"hits": 4, "misses": 2, "hit_ratio": 0.6667}
     assert caches[0].stats()[name] == row
+
+
+def test_a_worker_that_only_has_hits_reports_too(make_cache, monkeypatch):
+    caches = [make_cache("redis"), make_cache("redis")]
+
+    def make(cache):
+        @cache.memoize(60)
+        def f(n):
+            return n
+
+        return f
+
+    now = [monotonic()]
+    monkeypatch.setattr("wsgicache.flask.statistics.monotonic", lambda: now[0])
+    functions = [make(cache) for cache in caches]
+    for f in functions:
+        f(1)
+    caches[0].stats()
+    name = next(iter(caches[0].stats()))
+    for _ in range(1100):
+        now[0] += 1
+        functions[0](1)
+    assert caches[1].stats()[name]["hits"] >= 1024
+
+
+def test_a_forked_child_reports_only_its_own(make_cache):
+    cache = make_cache("redis")
+
+    @cache.memoize(60)
+    def f(n):
+        return n
+
+    f(1), f(1), f(2)
+    cache.statistics.after_fork()  # what a fork calls in the child
+    f(2)
+    (row,) = cache.stats().values()
+    assert row == {"hits": 1, "misses": 0, "hit_ratio": 1.0}
+
+
+def test_no_count_is_lost_among_threads(make_cache):
+    cache = make_cache()
+
+    @cache.memoize(60)
+    def f():
+        return 1
+
+    f()
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(lambda: [f() for _ in range(500)]) for _ in range(4)]:
+            future.result(30)
+    (row,) = cache.stats().values()
+    assert (row["hits"], row["misses"]) == (2000, 1)
 
 
 def test_statistics_of_one_process(make_cache):

@@ -35,6 +35,41 @@ def test_get_is_cached_under_the_public_key(site):
     assert client.get("/page").text == "page 2"
 
 
+@pytest.mark.parametrize("status", [200, 500, 304])
+def test_a_view_behind_a_decorator_that_hides_it_is_safe_too(make_cache, status):
+    """Without functools.wraps nothing leads from the registered view to the cached function."""
+    cache = make_cache()
+
+    def hiding(view):
+        def hidden(*args, **kwargs):
+            return view(*args, **kwargs)
+
+        return hidden
+
+    @cache.cached(60)
+    def page():
+        response = make_response("page", status)
+        if status == 200:
+            response.set_cookie("visitor", "1")
+        return response
+
+    cache.app.add_url_rule("/page", "page", hiding(page))
+    assert cache.app.test_client().get("/page").status_code == status
+    assert cache.get("view//page") is None
+
+
+def test_a_helper_may_return_a_pair_that_looks_like_a_status(make_cache):
+    cache = make_cache()
+
+    @cache.cached(60, key_prefix="count")
+    def count():
+        return "errors", 500
+
+    cache.app.add_url_rule("/page", "page", lambda: str(count()[1]))
+    cache.app.test_client().get("/page")
+    assert cache.get("count") == ("errors", 500)
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_other_methods_are_neither_answered_nor_kept(site, method):
     client, calls, cache = site(lambda n: f"page {n}")

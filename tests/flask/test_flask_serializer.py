@@ -6,6 +6,7 @@ import pickle
 from collections import OrderedDict
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import pytest
 from flask import Flask, Response
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import Signer
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
@@ -128,6 +130,20 @@ def test_what_an_intruder_writes_is_not_run(prefix):
     planted = prefix + pickle.dumps(Evil())
     for serializer in (SafeSerializer(keyed("secret")), SafeDigitsSerializer(keyed("secret"))):
         serializer.loads(planted)
+    assert not Evil.ran
+
+
+@pytest.mark.parametrize("fallbacks", [None, [], ["", None]])
+@pytest.mark.parametrize("current", [None, "", "secret"])
+def test_an_empty_key_signs_nothing_that_is_read(fallbacks, current, config_of):
+    """Without a key there is no signature to trust, and an empty fallback is none."""
+    app = Flask("keys")
+    app.config.update(SECRET_KEY=current, SECRET_KEY_FALLBACKS=fallbacks)
+    cache = Cache(app, config=config_of("file"))
+    Evil.ran = False
+    signer = Signer([b""], salt="wsgicache.flask", key_derivation="hmac", digest_method=sha256)
+    forged = b"\xc1Ws" + signer.sign(pickle.dumps(Evil()))
+    assert cache.cache.serializer.loads(forged) is None
     assert not Evil.ran
 
 

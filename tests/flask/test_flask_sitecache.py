@@ -1,11 +1,15 @@
 """SiteCache: the page cache around a Flask app, and what its views say to it."""
 
+import functools
+import json
+
 import pytest
-from flask import Flask, g, request, session
+from flask import Flask, abort, g, request, session
 from flask.sessions import SecureCookieSession
+from flask_helpers import free_port
 
 from wsgicache import Rule
-from wsgicache.flask import Cache, SiteCache
+from wsgicache.flask import Cache, SiteCache, Unavailable
 from wsgicache.flask import sessions as sessions_module
 from wsgicache.options import OptionError
 from wsgicache.testing import ask
@@ -82,6 +86,42 @@ def test_decorators_say_lifetime_bypass_and_groups(app):
     assert ask(app, "/post/2").is_hit
     site.purge_groups("front")
     assert not ask(app, "/short").is_hit
+
+
+def test_a_decorator_between_ours_is_called(app):
+    """functools.wraps copies our attributes to the wrapper around ours: it must not be skipped."""
+    site = SiteCache()
+
+    def login_required(view):
+        @functools.wraps(view)
+        def guarded(*args, **kwargs):
+            if "user" not in request.args:
+                abort(401)
+            return view(*args, **kwargs)
+
+        return guarded
+
+    @app.route("/admin")
+    @site.ttl(60)
+    @login_required
+    @site.groups("admin")
+    def admin():
+        return "secret"
+
+    @app.route("/twice")
+    @site.ttl(60)
+    @site.groups("admin")
+    def twice():
+        return "twice"
+
+    site.init_app(app)
+    assert ask(app, "/admin").code == 401
+    assert ask(app, "/admin?user=me").body == b"secret"
+    said = {endpoint: page for _, endpoint, page in site.routes()}
+    assert said["admin"].ttl == said["twice"].ttl == 60
+    assert said["admin"].groups == said["twice"].groups == ("admin",)
+    assert twice.__wrapped__.__name__ == "twice"
+    assert not hasattr(twice.__wrapped__, "__wrapped__")  # two of ours make one wrapper
 
 
 def test_the_ignore_flag_of_the_snippet(app):
@@ -180,6 +220,34 @@ def test_what_a_logged_in_visitor_sees_is_nobody_elses(app):
         assert not ask(app, path).stored
 
 
+def test_who_cannot_be_told_from_a_logged_in_visitor_is_one(app, caplog):
+    def logged_in():
+        raise LookupError("no user table")
+
+    app.add_url_rule("/", "page", lambda: "page")
+    SiteCache(app, logged_in=logged_in)
+    answer = ask(app, "/")
+    assert (answer.code, answer.body, answer.stored) == (200, b"page", False)
+    assert "no user table" in caplog.text
+
+
+def test_a_group_of_an_argument_that_is_not_there_is_an_error_at_once(app):
+    site = SiteCache(app)
+    with pytest.raises(ValueError, match=r"page takes no argument 'm'"):
+
+        @site.groups("post-{m}")
+        def page(n):
+            return ""
+
+    @site.groups("post-{anything}", "plain", "{{literal}}")
+    def generous(**kwargs):
+        return "generous"
+
+    app.add_url_rule("/<n>", "generous", generous)
+    answer = ask(app, "/1")  # its group has no name, so no purge could reach it
+    assert (answer.body, answer.stored) == (b"generous", False)
+
+
 def test_one_purge_of_a_group_clears_both_caches(app):
     cache = Cache(app, config={"CACHE_TYPE": "SimpleCache"})
     site = SiteCache(app)
@@ -201,6 +269,21 @@ def test_one_purge_of_a_group_clears_both_caches(app):
     assert ask(app, "/").body == b"2"
     cache.delete("view//")  # clears no page: docs/flask.md says so
     assert ask(app, "/").is_hit
+    site.purge_groups("posts")
+    assert ask(app, "/").body == b"3"
+
+
+def test_a_data_cache_that_is_down_does_not_keep_pages_from_being_purged(app):
+    lost = {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_PORT": free_port(), "CACHE_DEADLINE": 0.2}
+    cache = Cache(app, config=lost)
+    site = SiteCache(app)
+    app.add_url_rule("/", "page", site.groups("posts")(lambda: "page"))
+    for purge in (site.purge_groups, cache.purge_groups):
+        ask(app, "/")
+        assert ask(app, "/").is_hit
+        with app.app_context(), pytest.raises(Unavailable):
+            purge("posts")
+        assert not ask(app, "/").is_hit
 
 
 @pytest.fixture
@@ -263,6 +346,34 @@ def test_a_rollback_purges_nothing(blog):
         blog.db.session.rollback()
         blog.db.session.commit()
     assert ask(blog, "/post/1").is_hit
+
+
+@pytest.mark.parametrize("inner", ["commit", "rollback"])
+def test_a_savepoint_neither_purges_nor_forgets(blog, inner):
+    """Its rows are seen by others when the outer transaction commits, and not before."""
+    db, post_class = blog.db, blog.Post
+    ask(blog, "/post/1")
+    with blog.app_context():
+        db.session.get(post_class, 1).title = "outer"
+        db.session.flush()
+        savepoint = db.session.begin_nested()
+        db.session.add(post_class(id=7, title="inner"))
+        db.session.flush()
+        getattr(savepoint, inner)()
+        assert ask(blog, "/post/1").is_hit
+        db.session.commit()
+    assert ask(blog, "/post/1").body == b"outer"
+    assert ask(blog, "/post/7").body == (b"inner" if inner == "commit" else b"none")
+
+
+def test_a_fault_in_a_mapping_stops_nobody_from_writing(blog, caplog):
+    blog.extensions["wsgicache"].purge_on(blog.Post, lambda post: [post.nothing])
+    ask(blog, "/post/1")
+    with blog.app_context():
+        blog.db.session.get(blog.Post, 1).title = "written"
+        blog.db.session.commit()
+    assert ask(blog, "/post/1").body == b"written"  # by the mapping that works
+    assert "could not be named" in caplog.text
 
 
 def test_two_sites_on_one_database_both_purge(blog):
@@ -340,7 +451,7 @@ def test_purge_and_stats_refuse_another_process_s_memory(shell):
 
 
 def test_purge_by_url_group_prefix_and_all(shell, monkeypatch):
-    monkeypatch.setattr("wsgicache.flask.commands._shared_site", lambda: shell.site)
+    monkeypatch.setattr(SiteCache, "is_shared", True)
     for words in (("/page",), ("--group", "posts"), ("--prefix", "/"), ("--all",)):
         ask(shell.app, "/page")
         assert ask(shell.app, "/page").is_hit
@@ -348,4 +459,20 @@ def test_purge_by_url_group_prefix_and_all(shell, monkeypatch):
         assert ran.exit_code == 0, ran.output
         assert not ask(shell.app, "/page").is_hit
     assert shell("purge").exit_code == 2
-    assert '"pages"' in shell("stats").output
+    assert shell("purge", "no path").exit_code == 2
+    told = json.loads(shell("stats").output)
+    assert told["views"]["page"]["calls"] > 1
+    assert told["data"] is None
+
+
+def test_stats_shows_a_data_cache_that_workers_share_beside_pages_that_they_do_not(shell, config_of):
+    cache = Cache(shell.app, config=config_of("file"))
+
+    @cache.memoize(60)
+    def f():
+        return 1
+
+    f(), f()
+    told = json.loads(shell("stats").output)
+    assert told["views"] is None
+    assert [row["hits"] for row in told["data"].values()] == [1]

@@ -2,9 +2,13 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 
 import pytest
+from flask import Flask
 from flask_helpers import BACKENDS
+
+from wsgicache.flask import Cache
 
 
 class Slow:
@@ -196,6 +200,57 @@ def test_what_was_deleted_while_it_was_computed_is_not_kept(make_cache):
     assert cache.get("key") is None
 
 
+def test_what_was_deleted_while_a_follower_computed_alone_is_not_kept(make_cache):
+    """One that no longer waits computes beside the leader: a delete reaches both."""
+    cache = make_cache(CACHE_WAIT_TIMEOUT=0)
+    slow = Slow()
+    both = threading.Barrier(3, timeout=5)
+
+    @cache.cached(60, key_prefix="key")
+    def f():
+        both.wait()
+        return slow()
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(f) for _ in range(2)]
+        both.wait()
+        cache.delete("key")
+        slow.go.set()
+        assert {future.result(10) for future in futures} == {"value"}
+    assert slow.runs == 2
+    assert cache.get("key") is None
+    assert not cache.link.flights._alone
+
+
+def test_what_another_worker_computes_is_not_kept_when_it_was_deleted(make_cache, shared):
+    computing, deleting = make_cache(shared), make_cache(shared)
+    slow = Slow()
+
+    @computing.cached(60, key_prefix="key")
+    def f():
+        return slow()
+
+    for delete in (deleting.delete, deleting.delete_many, deleting.unlink):
+        slow.entered.clear(), slow.go.clear()
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(f)
+            assert slow.entered.wait(5)
+            delete("key")
+            slow.go.set()
+            assert future.result(10) == "value"
+        assert deleting.get("key") is None
+    assert f() == "value"
+    assert deleting.get("key") == "value"
+
+
+def test_a_lease_that_has_run_out_says_nothing(make_cache, shared, monkeypatch):
+    cache = make_cache(shared, CACHE_LEASE=5)
+    link = cache.link
+    assert link.lost_lease("key", "token", monotonic())  # there is none: somebody broke it
+    assert not link.lost_lease("key", "token", monotonic() - 6)
+    assert not link.lost_lease("key", "", monotonic())
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_forgotten_while_computed_is_not_kept_by_any_worker(make_cache, name):
     cache = make_cache(name)
@@ -221,8 +276,63 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads(make_cache):
     cache = make_cache()
     own = cache.link.flights
     own.board("key")
+    own.go_alone("key")
     flights._forget_all()  # what a fork calls in the child
     assert own.board("key")[1]
+    assert not own._alone
+
+
+def test_a_forked_child_refreshes_what_its_parent_was_refreshing(make_cache):
+    from wsgicache.flask import refresher
+
+    cache = make_cache()
+    go = threading.Event()
+    assert cache.refresher.ask("key", lambda: go.wait(10), False)
+    assert not cache.refresher.ask("key", lambda: None, False)
+    parents = list(cache.refresher._running.values())
+    refresher._after_fork()  # what a fork calls in the child
+    assert cache.refresher.ask("key", lambda: None, False)
+    go.set()
+    for thread in parents:
+        thread.join(10)
+
+
+def test_nobody_waits_for_what_is_never_kept(make_cache):
+    """After one answer that was not to be kept, the next callers run side by side at once."""
+    cache = make_cache(CACHE_WAIT_TIMEOUT=30)
+    together = threading.Barrier(3, timeout=5)
+    kept = []
+
+    @cache.memoize(60, response_filter=lambda value: bool(kept))
+    def f():
+        if not kept and together.n_waiting < 3 and started:
+            together.wait()
+        return "value"
+
+    started = []
+    f()
+    started.append(True)
+    with ThreadPoolExecutor(3) as pool:
+        assert {future.result(10) for future in [pool.submit(f) for _ in range(3)]} == {"value"}
+    kept.append(True)
+    f()
+    assert not cache.link.flights.is_unkept(f.make_cache_key(f.uncached))
+    assert cache.stats()[next(iter(cache.stats()))]["hits"] == 0
+    f()
+    assert cache.stats()[next(iter(cache.stats()))]["hits"] == 1
+
+
+def test_what_keeps_nothing_makes_nobody_wait():
+    cache = Cache(Flask("null"), config={"CACHE_TYPE": "NullCache", "CACHE_NO_NULL_WARNING": True})
+    together = threading.Barrier(3, timeout=5)
+
+    @cache.memoize(60)
+    def f():
+        together.wait()
+        return "value"
+
+    with ThreadPoolExecutor(3) as pool:
+        assert {future.result(10) for future in [pool.submit(f) for _ in range(3)]} == {"value"}
 
 
 # --- stale while revalidate, jitter, timeouts of results ----------------------------------------------

@@ -10,19 +10,28 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import logging
+import os
 import re
 import sys
 import threading
 import weakref
+from array import array
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from typing import Any, Final
 from uuid import uuid4
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range})
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_ARRAYS: Final = frozenset({bytearray, memoryview, array})
+_warned: set[str] = set()
 _tokens: dict[int, tuple[weakref.ref[Any], str]] = {}
 _tokens_lock = threading.Lock()
+
+
+log = logging.getLogger("wsgicache.flask")
 
 
 class UnkeyableArgument(TypeError):
@@ -135,7 +144,23 @@ def _encoded_object(value: Any, kind: type, strict: bool) -> str:
         return f"{name}{encoded(parts, strict)}"
     if isinstance(value, tuple):
         return f"{name}({','.join([encoded(item, strict) for item in value])})"
-    return f"{name}:{identity(value, strict)}"
+    contents = _contents(value, kind)
+    if contents is not None:
+        return f"{name}[{contents}]"
+    return f"{name}:{identity(value, strict)!r}"  # quoted, so that no text in it reads as the next argument
+
+
+def _contents(value: Any, kind: type) -> str | None:
+    """What says all of an array's contents, which its repr abbreviates; None for other objects."""
+    if kind not in _ARRAYS and (kind.__module__, kind.__name__) != ("numpy", "ndarray"):
+        return None
+    try:
+        with memoryview(value) as view:
+            if "O" in view.format:  # addresses of objects
+                return None
+            return f"{view.format}{view.shape}{sha256(view.tobytes()).hexdigest()}"
+    except (TypeError, ValueError, BufferError):
+        return None
 
 
 def _named(thing: Any, strict: bool) -> str:
@@ -160,6 +185,8 @@ def identity(value: Any, strict: bool = False) -> str:
         return encoded(identified, strict)
     if not _has_default_repr(type(value)):
         text = repr(value)
+        if "..." in text and hasattr(value, "shape"):
+            raise _refusal(value, "abbreviates its repr, so a key made from it would fit others too")
         if not _ADDRESS.search(text):
             return text
     return f"{type(value).__qualname__}~{token(value, strict)}"
@@ -176,7 +203,8 @@ def token(value: Any, strict: bool = False) -> str:
     Raises:
         UnkeyableArgument: `strict`, or the object cannot be watched.
     """
-    if strict and not isinstance(value, type) and not inspect.isroutine(value):
+    named = isinstance(value, type) or inspect.isroutine(value)
+    if strict and not named:
         raise _refusal(value)
     with _tokens_lock:
         known = _tokens.get(id(value))
@@ -188,7 +216,21 @@ def token(value: Any, strict: bool = False) -> str:
             raise _refusal(value) from None
         made = uuid4().hex
         _tokens[id(value)] = (watched, made)
+        if not named:
+            _warn_once(type(value))
         return made
+
+
+def _warn_once(kind: type) -> None:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name not in _warned:
+        _warned.add(name)
+        log.warning(
+            "memoize: a %s has no repr of its own, so its results are kept for this very object, in this "
+            "process only: give it a __caching_id__() or a __repr__(); CACHE_STRICT_KEYS=True refuses such "
+            "objects",
+            name,
+        )
 
 
 def _forget(address: int) -> Callable[[weakref.ref[Any]], None]:
@@ -200,10 +242,26 @@ def _forget(address: int) -> Callable[[weakref.ref[Any]], None]:
     return forget
 
 
-def _refusal(value: Any) -> UnkeyableArgument:
+def _after_fork() -> None:
+    """In a forked child objects go their own way: they are no longer the parent's."""
+    global _tokens_lock
+    _tokens_lock = threading.Lock()
+    _tokens.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+_DEFAULT_REPR: Final = (
+    "has no repr of its own, so a key made from it would name a place in memory, and the next object at that "
+    "place would get its entry"
+)
+
+
+def _refusal(value: Any, why: str = _DEFAULT_REPR) -> UnkeyableArgument:
     name = type(value).__qualname__
     return UnkeyableArgument(
-        f"a {name} has no repr of its own, so a key made from it would name a place in memory, and the next "
-        f"object at that place would get its entry: give {name} a __caching_id__() or a __repr__() that says "
-        "what it is, pass a plain value instead, or leave the argument out with args_to_ignore"
+        f"a {name} {why}: give {name} a __caching_id__() or a __repr__() that says what it is, pass a plain "
+        "value instead, or leave the argument out with args_to_ignore"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 from flask import Flask
 
@@ -51,7 +52,7 @@ class Cache(Values):
         self.serializer: Any = None
         self.statistics = Statistics(self)
         self.refresher = Refresher()
-        self._links: dict[Flask, Link] = {}
+        self._links: WeakKeyDictionary[Flask, Link] = WeakKeyDictionary()
         self._only: Link | None = None
         if app is not None:
             self.init_app(app, config)
@@ -244,10 +245,12 @@ class Cache(Values):
         Raises:
             Unavailable: the backend could not be reached.
         """
-        self.forget_groups(*groups)
         site = self.link.app.extensions.get("wsgicache")
-        if site is not None:
-            site.purge_groups(*groups)
+        try:
+            self.forget_groups(*groups)
+        finally:
+            if site is not None:
+                site.pages.purge_groups(*groups)
 
     def forget_groups(self, *groups: str) -> None:
         """As `purge_groups`, in this cache only.

@@ -23,6 +23,7 @@ from .calls import Ask, source_of
 from .decorated import Call, Decorated, Terms
 from .forms import Raised
 from .signals import cache_view_hit, cache_view_miss
+from .statistics import REPORTING_MASK
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -98,7 +99,8 @@ class CachedView(Decorated):
             found = None
         if found is None:
             return self._missed(key, landings, args, kwargs)
-        self.counts[1] += 1
+        if self._count_hit() & REPORTING_MASK == 0:
+            cache.statistics.report_now_and_then()
         if is_view:
             after_this_request(safety.conditional)
         return self._dressed(found, True) if self._indicates or type(found) is Raised else found
@@ -177,9 +179,12 @@ class CachedView(Decorated):
         """Whether a result may be kept; see `wsgicache.flask.safety`."""
         if safety.is_file(value):
             return False
-        if not has_request_context() or not self.cache.link.safe_views or not self._is_view():
+        if not has_request_context() or not self.cache.link.safe_views:
             return True
-        return safety.may_keep(value, keyed=self._says_how_keyed)
+        if self._is_view():
+            return safety.may_keep(value, keyed=self._says_how_keyed)
+        # Perhaps a view behind a decorator that hides it, perhaps a helper whose tuple is data.
+        return isinstance(value, tuple) or not safety.is_personal_or_fault(value)
 
     def _is_view(self) -> bool:
         """Whether this function answers the request at hand, not one that its view calls."""

@@ -12,6 +12,11 @@ from flask.cli import AppGroup
 if TYPE_CHECKING:
     from .site import SiteCache
 
+_NOT_SHARED = (
+    "the pages are in the memory of the server's process, and this is another one: set WSGICACHE_STORE to a "
+    "store that processes share, or do it inside the app"
+)
+
 commands = AppGroup("wsgicache", help="Look at the site's cache and purge it.")
 
 
@@ -27,11 +32,8 @@ def _shared_site() -> SiteCache:
         click.ClickException: its store is this process's memory.
     """
     site = _site()
-    if site.pages.engine.peek is not None:
-        raise click.ClickException(
-            "memory:// belongs to one process, and this one is not the server: set WSGICACHE_STORE to one "
-            "that processes share, or purge from inside the app"
-        )
+    if not site.is_shared:
+        raise click.ClickException(_NOT_SHARED)
     return site
 
 
@@ -55,16 +57,20 @@ def purge(
         done += [site.purge_groups(*groups, soft=soft)] if groups else []
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if groups:
-        site.purge_data(*groups)
     for purged in done:
         click.echo(repr(purged))
 
 
 @commands.command("stats")
 def stats() -> None:
-    """Print the numbers of both caches as JSON."""
-    click.echo(json.dumps(_shared_site().stats(), indent=2, default=str))
+    """Print as JSON what the workers counted: views of the page cache, functions of the data cache."""
+    site = _site()
+    told = site.stats()
+    # What only the server's process knows would be shown here as this process's zeros.
+    told = {"views": told["views"] if site.is_shared else None, "data": site.shared_data_stats()}
+    if told["views"] is None and told["data"] is None:
+        raise click.ClickException(_NOT_SHARED)
+    click.echo(json.dumps(told, indent=2))
 
 
 @commands.command("explain")

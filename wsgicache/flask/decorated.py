@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from blinker import Signal
@@ -23,6 +24,7 @@ from .flights import Deadline, Flight
 from .forms import Raised
 from .link import Link, stale_found
 from .response import CachedResponse
+from .statistics import REPORTING_MASK
 from .timeouts import Timeout, normalize_timeout, seconds, shortened
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class Decorated:
         self.name = f"{f.__module__}.{f.__qualname__}"
         self.is_async = inspect.iscoroutinefunction(f)
         self.counts = cache.statistics.row(self.name)
+        self._count_hit, self._count_miss = self.counts.hits.add, self.counts.misses.add
         self._unless = asker(terms.unless)
         self._forced = asker(terms.forced_update)
         self._is_stale = asker(terms.is_stale, 1)
@@ -194,11 +197,18 @@ class Decorated:
         return found
 
     def _account(self, call: Call, hit: bool) -> None:
-        self.counts[hit] += 1
-        if not hit:
-            self.cache.statistics.missed()
+        if hit:
+            self.note_hit()
+        else:
+            self._count_miss()
+            self.cache.statistics.report_now_and_then()
         if self.cache.enable_signals:
             self.notice(self.hit if hit else self.miss, call)
+
+    def note_hit(self) -> None:
+        """Count a hit; of many, one sees to the report, which else waits for a miss."""
+        if self._count_hit() & REPORTING_MASK == 0:
+            self.cache.statistics.report_now_and_then()
 
     def _look_up(self, call: Call) -> Any:
         """What the cache has for a call, or _MISS."""
@@ -236,14 +246,17 @@ class Decorated:
 
     def _compute(self, call: Call) -> Any:
         """Compute, or wait for who computes the same."""
-        flights = self.cache.link.flights
+        link = self.cache.link
+        flights = link.flights
+        if not link.collapses or flights.is_unkept(call.key):
+            return self._produce_alone(call)
         flight, leads = flights.board(call.key)
         if not leads:
-            if not flights.wait(flight, self.cache.link.wait_timeout):
-                return self._produce(call, None)
+            if not flights.wait(flight, link.wait_timeout):
+                return self._produce_alone(call)
             found = self._look_up(call)
-            return self._produce(call, None) if found is _MISS else found
-        steps = Leading(self, call, self.cache.link)
+            return self._produce_alone(call) if found is _MISS else found
+        steps = Leading(self, call, link, flight)
         try:
             for pause in steps:
                 time.sleep(pause)
@@ -255,14 +268,17 @@ class Decorated:
 
     async def _compute_async(self, call: Call) -> Any:
         """As `_compute`, without holding the event loop up."""
-        flights = self.cache.link.flights
+        link = self.cache.link
+        flights = link.flights
+        if not link.collapses or flights.is_unkept(call.key):
+            return await self._produce_alone_async(call)
         flight, leads = flights.board(call.key)
         if not leads:
-            if not await flights.wait_async(flight, self.cache.link.wait_timeout):
-                return await self._produce_async(call, None)
+            if not await flights.wait_async(flight, link.wait_timeout):
+                return await self._produce_alone_async(call)
             found = self._look_up(call)
-            return await self._produce_async(call, None) if found is _MISS else found
-        steps = Leading(self, call, self.cache.link)
+            return await self._produce_alone_async(call) if found is _MISS else found
+        steps = Leading(self, call, link, flight)
         try:
             for pause in steps:
                 await asyncio.sleep(pause)
@@ -272,13 +288,31 @@ class Decorated:
             steps.finish()
             flights.land(call.key, flight)
 
-    def _produce(self, call: Call, flight: Flight | None) -> Any:
+    def _produce_alone(self, call: Call) -> Any:
+        """Compute beside others, whom nobody waits for."""
+        flights = self.cache.link.flights
+        flight = flights.go_alone(call.key)
+        try:
+            return self._produce(call, flight)
+        finally:
+            flights.land(call.key, flight)
+
+    async def _produce_alone_async(self, call: Call) -> Any:
+        """See `_produce_alone`."""
+        flights = self.cache.link.flights
+        flight = flights.go_alone(call.key)
+        try:
+            return await self._produce_async(call, flight)
+        finally:
+            flights.land(call.key, flight)
+
+    def _produce(self, call: Call, flight: Flight) -> Any:
         births = self._births(call)
         value = self.run(call.args, call.kwargs)
         self._keep(call, value, births, flight)
         return value
 
-    async def _produce_async(self, call: Call, flight: Flight | None) -> Any:
+    async def _produce_async(self, call: Call, flight: Flight) -> Any:
         births = self._births(call)
         value = await self.run_async(call.args, call.kwargs)
         self._keep(call, value, births, flight)
@@ -307,11 +341,16 @@ class Decorated:
             self._backend_failed(error)
             return None
 
-    def _keep(self, call: Call, value: Any, births: dict[str, str] | None, flight: Flight | None) -> None:
-        if births is None or (flight is not None and flight.void) or not self._wants(value):
+    def _keep(self, call: Call, value: Any, births: dict[str, str] | None, flight: Flight) -> None:
+        link = self.cache.link
+        if not self._wants(value):
+            link.flights.note_unkept(call.key)
+            return
+        if births is None or flight.void or link.lost_lease(call.key, flight.lease, flight.leased):
             return
         try:
             self._store(call, value, births)
+            link.flights.note_kept(call.key)
         except Exception as error:
             self._backend_failed(error)
 
@@ -362,11 +401,11 @@ class Leading:
     Iterating gives the pauses to make; afterwards `value` is what was found, or _MISS: compute.
     """
 
-    def __init__(self, decorated: Decorated, call: Call, link: Link) -> None:
+    def __init__(self, decorated: Decorated, call: Call, link: Link, flight: Flight) -> None:
         self._decorated = decorated
         self._call = call
         self._link = link
-        self._token: str | None = ""
+        self._flight = flight
         self.value: Any = _MISS
 
     def __iter__(self) -> Generator[float, None, None]:
@@ -382,7 +421,7 @@ class Leading:
             self.value = _MISS if self._forced else self._decorated._look_up(call)
             if self.value is not _MISS:
                 return
-        self._token = token
+        self._flight.lease, self._flight.leased = token or "", monotonic()
 
     @property
     def _forced(self) -> bool:
@@ -391,8 +430,8 @@ class Leading:
 
     def finish(self) -> None:
         """Give the lease back."""
-        if self._token:
-            self._link.release(self._call.key, self._token)
+        if self._flight.lease:
+            self._link.release(self._call.key, self._flight.lease)
 
 
 def group_keys(groups: Groups, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...]:

@@ -12,8 +12,11 @@ import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
+
+_UNKEPT_SECONDS: Final = 5.0
+_MAX_UNKEPT: Final = 1024
 
 
 class Flight:
@@ -22,13 +25,17 @@ class Flight:
     Attributes:
         owner: the thread or task that computes.
         void: what it computes has been deleted meanwhile and must not be stored.
+        lease: token of the lease under which this worker computes; "" where there is none.
+        leased: monotonic instant at which it was taken.
     """
 
-    __slots__ = ("landed", "owner", "void")
+    __slots__ = ("landed", "lease", "leased", "owner", "void")
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
         self.void = False
+        self.lease = ""
+        self.leased = 0.0
         self.landed: Future[None] = Future()
 
 
@@ -38,6 +45,8 @@ class Flights:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[str, Flight] = {}
+        self._alone: dict[str, list[Flight]] = {}
+        self._unkept: dict[str, float] = {}
         self._waiting: dict[Any, Flight] = {}
         self.landings = 0
         """Counts up with each landing: unchanged, nothing can have been stored since."""
@@ -52,29 +61,66 @@ class Flights:
             flight = self._flights[key] = Flight(me())
             return flight, True
 
+    def go_alone(self, key: str) -> Flight:
+        """A flight beside others, which nobody waits for."""
+        flight = Flight(me())
+        with self._lock:
+            self._alone.setdefault(key, []).append(flight)
+        return flight
+
     def land(self, key: str, flight: Flight) -> None:
         """End a flight; its followers go on."""
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]
+            elif flight in (alone := self._alone.get(key, ())):
+                alone.remove(flight)  # type: ignore[union-attr]
+                if not alone:
+                    del self._alone[key]
             self.landings += 1
         flight.landed.set_result(None)
 
     def void(self, *keys: str) -> None:
         """What is being computed for these keys must not be stored, nor waited for by who comes later."""
-        if not self._flights:
+        if not self._flights and not self._alone:
             return
         with self._lock:
             for key in keys:
                 flight = self._flights.pop(key, None)
                 if flight is not None:
                     flight.void = True
+                for alone in self._alone.get(key, ()):
+                    alone.void = True
 
     def void_all(self, prefix: str = "") -> None:
         """The same for every key that begins with `prefix`."""
         with self._lock:
-            keys = [key for key in self._flights if key.startswith(prefix)]
+            keys = [key for key in (*self._flights, *self._alone) if key.startswith(prefix)]
         self.void(*keys)
+
+    # --- answers that were not kept -------------------------------------------------------------------
+
+    def note_unkept(self, key: str) -> None:
+        """The last answer for a key was not to be kept: nobody need wait for the next one."""
+        now = monotonic()
+        with self._lock:
+            if len(self._unkept) >= _MAX_UNKEPT:
+                self._unkept = {key: until for key, until in self._unkept.items() if until > now}
+            if len(self._unkept) < _MAX_UNKEPT:
+                self._unkept[key] = now + _UNKEPT_SECONDS
+
+    def note_kept(self, key: str) -> None:
+        """An answer was kept: waiting is worth it again."""
+        if self._unkept:
+            with self._lock:
+                self._unkept.pop(key, None)
+
+    def is_unkept(self, key: str) -> bool:
+        """Whether the last answer for a key, a moment ago, was not to be kept."""
+        until = self._unkept.get(key)
+        return until is not None and monotonic() < until
+
+    # --- waiting --------------------------------------------------------------------------------------
 
     def wait(self, flight: Flight, timeout: float) -> bool:
         """Wait for a flight; False if it has not landed in time, or would wait for the caller."""
@@ -120,6 +166,7 @@ class Flights:
         """In a forked child: the flights of the parent's threads never land here."""
         self._lock = threading.Lock()
         self._flights.clear()
+        self._alone.clear()
         self._waiting.clear()
 
 

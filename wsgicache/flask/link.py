@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 from time import time as wall_clock
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+import cachelib
 from flask import Flask
 
 from .backends.base import abilities_of
 from .envelope import Envelope, opened
-from .flights import Flights
+from .flights import Deadline, Flights
 from .prefixes import JOURNAL, Prefixes
 from .settings import Config, has_own_prefix
 
 T = TypeVar("T")
 
 _OURS: Final = (TypeError, ValueError, NotImplementedError)
+_LEASE: Final = "_wsgicache_lease_"
+_LOCK_SECONDS: Final = 5
+_LOCK_PAUSE: Final = 0.01
 _JOURNAL_AGE: Final = 1.0
 """Seconds for which the purged prefixes are taken as known where reading a second key is dear."""
 
@@ -44,7 +54,7 @@ class Link:
     """
 
     def __init__(self, app: Flask, config: Config, backend: Callable[[], Any]) -> None:
-        self.app = app
+        self._app = weakref.ref(app)  # a cache that outlives its apps must not keep them
         self.config = config
         self._backend = backend
         made = backend()
@@ -57,10 +67,17 @@ class Link:
         self._raises = config["CACHE_ON_ERROR"] == "raise"
         self._retry_after = float(config["CACHE_RETRY_AFTER"])
         self._failures = getattr(made, "failures", (Exception,))
+        self._refusals = getattr(made, "refusals", ())
         self._down_until = 0.0
+        self._warn_again = 0.0
+        self._failed = 0
         self._journal_read = 0.0
-        self._lease_seconds = int(config["CACHE_LEASE"]) if self._leases() else 0
+        self._purging = threading.Lock()
+        self._lease_seconds = math.ceil(config["CACHE_LEASE"]) if self._leases() else 0
+        self.collapses = not isinstance(made, cachelib.NullCache)
+        """Whether waiting for others can help: what keeps nothing has nothing to give to who waits."""
         self.now: Callable[[], float] = wall_clock
+        _all.add(self)
 
     @property
     def backend(self) -> Any:
@@ -72,8 +89,24 @@ class Link:
         """Seconds for values that are set without a timeout."""
         return int(getattr(self._backend(), "default_timeout", 300))
 
+    @property
+    def app(self) -> Flask:
+        """The app.
+
+        Raises:
+            ReferenceError: it is gone.
+        """
+        app = self._app()
+        if app is None:
+            raise ReferenceError("the app of this cache is gone")
+        return app
+
     def _leases(self) -> bool:
         return self.abilities.shared and self.abilities.atomic_add
+
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock does not exist."""
+        self._purging = threading.Lock()
 
     # --- failure -----------------------------------------------------------------------------------
 
@@ -101,8 +134,19 @@ class Link:
         return isinstance(error, self._failures)
 
     def note_failure(self, error: Exception) -> None:
-        """Log that the backend failed, and leave it alone for a while."""
-        self._down_until = monotonic() + self._retry_after
+        """Log that the backend failed, and leave it alone for a while.
+
+        A server that answers, if only to refuse (out of memory, read-only), is there: what it still has is
+        worth asking for.
+        """
+        self._failed += 1
+        now = monotonic()
+        if isinstance(error, self._refusals):
+            if now >= self._warn_again:
+                self._warn_again = now + self._retry_after
+                log.warning("the cache backend refused (%s: %s)", type(error).__name__, error)
+            return
+        self._down_until = now + self._retry_after
         log.warning(
             "the cache backend failed (%s: %s); going on without it for %.1f s",
             type(error).__name__, error, self._retry_after,
@@ -124,6 +168,22 @@ class Link:
                 f"the cache backend failed ({type(error).__name__}: {error}); nothing was purged, so stale "
                 "values may be served: try again when it is back"
             ) from error
+
+    @contextmanager
+    def insisting(self) -> Iterator[None]:
+        """What is done inside by way of `guarded` must not fail silently; a lost server is asked again.
+
+        Raises:
+            Unavailable: something failed meanwhile.
+        """
+        self._down_until = 0.0
+        before = self._failed
+        yield
+        if self._failed != before:
+            raise Unavailable(
+                "the cache backend could not be reached: nothing was forgotten, so stale values may be "
+                "served; try again when it is back"
+            )
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -167,7 +227,9 @@ class Link:
             return False
         news = self.prefixes.adopt(journal)
         if news and journal is None:
-            self._backend().set(self.prefixes.journal_name(), self.prefixes.generations, 0)
+            name, backend = self.prefixes.journal_name(), self._backend()
+            if not backend.add(name, self.prefixes.generations, 0):
+                self.prefixes.adopt(backend.get(name))  # another worker was first
         return news
 
     def name(self, key: str) -> str:
@@ -233,19 +295,50 @@ class Link:
                 backend.set(name, token, timeout)
 
     def forget_versions(self, keys: Iterable[str]) -> None:
-        """Drop version keys: whatever was born under them is gone."""
-        names = self.names(keys)
-        backend = self._backend()
-        for name in names:
-            backend.delete(name)
+        """Give version keys new tokens: whatever was born under the old ones is gone.
+
+        They are not deleted, because some clients say of a lost server what they say of an absent key.
+
+        Raises:
+            OSError: the backend did not take one.
+        """
+        for name in self.names(keys):
+            kept = self._backend().set(name, new_token())
+            if kept is not None and not kept:
+                raise OSError("the backend did not keep a version")
 
     def purge_prefix(self, prefix: str) -> None:
-        """Give a prefix a new generation: every key below it has a new name."""
-        self.learn()
-        generations = self.prefixes.purged(prefix)
-        if self.abilities.shared and not self._backend().set(self.prefixes.journal_name(), generations, 0):
-            raise OSError("the backend did not keep the purged prefixes")
-        self.prefixes.adopt(generations)
+        """Give a prefix a new generation: every key below it has a new name.
+
+        Raises:
+            OSError: the backend did not take it.
+        """
+        with self._purging, self._alone(f"{self.prefixes.journal_name()}_lock"):
+            self.learn()
+            generations = self.prefixes.purged(prefix)
+            if self._shared and not self._backend().set(self.prefixes.journal_name(), generations, 0):
+                raise OSError("the backend did not keep the purged prefixes")
+            self.prefixes.adopt(generations)
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Alone among workers, where the backend can say so: of two who read and write, one would lose.
+
+        Raises:
+            OSError: others did not let go in time.
+        """
+        if not self._leases():
+            yield
+            return
+        token, deadline = new_token(), Deadline(_LOCK_SECONDS + 1.0)
+        while not self._backend().add(name, token, _LOCK_SECONDS):
+            if not deadline.left:
+                raise OSError(f"other workers have held {name!r} for {_LOCK_SECONDS} s")
+            time.sleep(_LOCK_PAUSE)
+        try:
+            yield
+        finally:
+            self._backend().release(name, token)
 
     # --- leases ------------------------------------------------------------------------------------
 
@@ -253,23 +346,59 @@ class Link:
         """A token for being the one worker that computes a key; "" where leases are off or fail."""
         if not self._lease_seconds or self.is_down:
             return ""
-        token = new_token()
-        name = self.prefixes.name(f"_wsgicache_lease_{key}")
+        token, backend = new_token(), self._backend()
+        name = self.prefixes.name(f"{_LEASE}{key}")
         try:
-            got = bool(self._backend().add(name, token, self._lease_seconds))
+            for _ in range(2):
+                if backend.add(name, token, self._lease_seconds):
+                    return token
+                if backend.get(name) is not None:
+                    return None
+            return ""  # nobody has it and nobody gets it: a backend that is full keeps nobody waiting
         except Exception as error:
             self.note_failure(error)
             return ""
-        return token if got else None
 
     def release(self, key: str, token: str) -> None:
         """Give a lease back."""
         if token and not self.is_down:
-            name = self.prefixes.name(f"_wsgicache_lease_{key}")
+            name = self.prefixes.name(f"{_LEASE}{key}")
             try:
                 self._backend().release(name, token)
             except Exception as error:
                 self.note_failure(error)  # it runs out by itself
+
+    def lost_lease(self, key: str, token: str, taken: float) -> bool:
+        """Whether a lease was broken: what was computed under it has been deleted meanwhile.
+
+        Args:
+            taken: monotonic instant at which it was taken. One that has run out says nothing.
+        """
+        if not token or self.is_down or monotonic() - taken >= self._lease_seconds:
+            return False
+        try:
+            return bool(self._backend().get(self.prefixes.name(f"{_LEASE}{key}")) != token)
+        except Exception as error:
+            self.note_failure(error)
+            return False
+
+    def break_leases(self, keys: Iterable[str]) -> None:
+        """After deleting keys: what any worker is computing for them must not be stored."""
+        if self._lease_seconds:
+            for key in keys:
+                self._backend().delete(self.prefixes.name(f"{_LEASE}{key}"))
+
+
+_all: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for link in list(_all):
+        link.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def new_token() -> str:

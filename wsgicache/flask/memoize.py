@@ -109,7 +109,9 @@ def delete_memoized(cache: Cache, f: Any, args: tuple[Any, ...], kwargs: dict[st
     decorated = _decorated(f)
     owner = getattr(f, "__self__", None)
     if args or kwargs:
-        cache.delete(decorated.key_of(_with_owner(decorated, f, owner, args), kwargs))
+        key = decorated.key_of(_with_owner(decorated, f, owner, args), kwargs)
+        with cache.link.insisting():
+            cache.delete(key)
         return
     version_keys = [f"{name}{_VERSION}" for name in function_namespace(_undecorated(f, decorated)) if name]
     _renew(cache, version_keys[-1:], decorated)
@@ -120,8 +122,8 @@ def delete_versions(cache: Cache, f: Any, args: tuple[Any, ...]) -> None:
     decorated = _decorated(f)
     names = function_namespace(_undecorated(f, decorated), args)
     keys = [f"{name}{_VERSION}" for name in names if name]
-    cache.delete_many(*keys)
-    _insist(cache)
+    with cache.link.insisting():
+        cache.delete_many(*keys)
 
 
 def _decorated(f: Any) -> Memoized:
@@ -168,11 +170,7 @@ def _renew(cache: Cache, version_keys: list[str], decorated: Memoized) -> None:
     """
     given = decorated.wrapper.cache_timeout
     timeout = None if callable(given) else given
-    kept = cache.set_many({key: new_token() for key in version_keys}, timeout=timeout)
+    with cache.link.insisting():
+        kept = cache.set_many({key: new_token() for key in version_keys}, timeout=timeout)
     if len(kept) < len(version_keys):
-        _insist(cache)
-
-
-def _insist(cache: Cache) -> None:
-    if cache.link.is_down:
-        raise Unavailable("the cache backend could not be reached: memoized results were not forgotten")
+        raise Unavailable("the cache backend did not take a new version: memoized results were not forgotten")

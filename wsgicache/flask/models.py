@@ -18,7 +18,7 @@ class PurgeOnCommit:
         purge: purges groups by name.
     """
 
-    def __init__(self, purge: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, purge: Callable[[Iterable[str]], object]) -> None:
         self._purge = purge
         self._mappings: list[tuple[type, GroupsOf]] = []
         self._watched: list[Any] = []
@@ -54,10 +54,11 @@ class PurgeOnCommit:
             for instance in changed:
                 for model, groups in self._mappings:
                     if isinstance(instance, model):
-                        named = groups(instance)
-                        pending.update([named] if isinstance(named, str) else named)
+                        pending.update(_named(groups, instance))
 
     def _after_commit(self, session: Any) -> None:
+        if session.in_nested_transaction():
+            return  # a savepoint: nobody else sees its rows yet
         pending = session.info.pop(self, None)
         if not pending:
             return
@@ -68,4 +69,17 @@ class PurgeOnCommit:
             log.exception("purging %s after a commit failed; stale pages may be served", sorted(pending))
 
     def _after_rollback(self, session: Any) -> None:
-        session.info.pop(self, None)
+        # What was written before a savepoint that is rolled back may still be committed.
+        if not session.in_nested_transaction():
+            session.info.pop(self, None)
+
+
+def _named(groups: GroupsOf, instance: Any) -> Iterable[str]:
+    """The groups of an object; a fault in the mapping is logged, and stops no one from writing."""
+    try:
+        named = groups(instance)
+        return (named,) if isinstance(named, str) else tuple(named)
+    except Exception:
+        log.exception("the groups of a changed %s could not be named; stale pages may be served",
+                      type(instance).__qualname__)  # fmt: skip
+        return ()

@@ -124,8 +124,11 @@ def _safe(own: Any, backend: Any) -> Callable[..., BaseSerializer] | None:
 
 
 def _keys_of(app: Flask) -> Callable[[], Sequence[str | bytes]]:
+    config = app.config  # not the app, which must not live as long as whoever keeps the serializer
+
     def keys() -> Sequence[str | bytes]:
-        current = app.config.get("SECRET_KEY")
-        return [*(app.config.get("SECRET_KEY_FALLBACKS") or ()), current] if current else ()
+        current = config.get("SECRET_KEY")
+        fallbacks = config.get("SECRET_KEY_FALLBACKS") or ()
+        return [*filter(None, fallbacks), current] if current else ()
 
     return keys

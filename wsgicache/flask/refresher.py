@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
+from weakref import WeakSet
 
 from flask import copy_current_request_context as in_this_request
 from flask import current_app, has_app_context, has_request_context
@@ -22,6 +24,11 @@ class Refresher:
     """At most a few threads that refresh, one for a key."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        _all.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: the parent's threads do not run here."""
         self._lock = threading.Lock()
         self._running: dict[str, threading.Thread] = {}
 
@@ -55,6 +62,18 @@ class Refresher:
         """Wait until what runs now has ended; for tests and shutdown."""
         for thread in list(self._running.values()):
             thread.join(timeout)
+
+
+_all: WeakSet[Refresher] = WeakSet()
+
+
+def _after_fork() -> None:
+    for refresher in list(_all):
+        refresher.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _in_context(work: Callable[[], Any]) -> Callable[[], Any]:

@@ -30,12 +30,15 @@ def may_keep(value: Any, *, keyed: bool) -> bool:
     """
     if request.method == "HEAD" and not keyed:
         return False
-    if _session_changed():
-        return False
+    return not _session_changed() and not is_personal_or_fault(value)
+
+
+def is_personal_or_fault(value: Any) -> bool:
+    """Whether a view's result sets a cookie, or is a 5xx, 304 or 206."""
     status, headers = _head_of(value)
     if status is not None and (status >= 500 or status in _NOT_KEPT):
-        return False
-    return headers is None or "set-cookie" not in headers
+        return True
+    return headers is not None and "set-cookie" in headers
 
 
 def _head_of(value: Any) -> tuple[int | None, Headers | None]:

@@ -195,7 +195,10 @@ class SafeSerializer(BaseSerializer):
         if data.startswith(_PLAIN):
             return _unpack(data[len(_PLAIN) :])
         if data.startswith(_SIGNED):
-            signed = self._signer(self._keys() or (b"",)).unsign(data[len(_SIGNED) :])
+            keys = self._keys()
+            if not keys:  # itsdangerous would verify with an empty key, which everybody has
+                raise BadSignature("there is no SECRET_KEY")
+            signed = self._signer(keys).unsign(data[len(_SIGNED) :])
             return pickle.loads(signed)  # noqa: S301 - the signature is ours
         return self._read_foreign(data)
 

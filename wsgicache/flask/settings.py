@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -49,6 +50,8 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "CACHE_STATISTICS": True,
 }
 
+_SECONDS: Final = ("CACHE_DEADLINE", "CACHE_RETRY_AFTER", "CACHE_WAIT_TIMEOUT", "CACHE_LEASE")
+
 Config = dict[str, Any]
 
 
@@ -66,8 +69,22 @@ def settings_for(app_config: Mapping[str, Any], given: Mapping[str, Any] | None)
             raise ValueError(f"{name} = {config[name]!r} is not callable; give one such as hashlib.sha256")
     if config["CACHE_ON_ERROR"] not in ("ignore", "raise"):
         raise ValueError(f'CACHE_ON_ERROR = {config["CACHE_ON_ERROR"]!r} is neither "ignore" nor "raise"')
+    for name in _SECONDS:
+        config[name] = _seconds(name, config[name])
     config["CACHE_SERIALIZER"] = _serializer(config["CACHE_SERIALIZER"])
     return config
+
+
+def _seconds(name: str, given: Any) -> float | None:
+    if given is None and name == "CACHE_DEADLINE":
+        return None
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < math.inf or (seconds == 0 and name == "CACHE_DEADLINE"):
+        raise ValueError(f"{name} = {given!r} is no number of seconds")
+    return seconds
 
 
 def _serializer(given: Any) -> BaseSerializer | None:

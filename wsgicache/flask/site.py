@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from string import Formatter
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from flask import Flask, current_app, g, has_request_context, request
@@ -15,10 +18,13 @@ from ..capture import Environ, Header, StartResponse
 from ..explain import Explanation
 from ..hints import HINTS, Hints
 from ..purge import Purged
+from .arguments import signature_of
 from .commands import commands
+from .link import Unavailable
 from .models import PurgeOnCommit
 from .sessions import FLASK_TRACKS, TrackingInterface, session_at_hand, was_accessed
 from .timeouts import Timeout, seconds
+from .viewcounts import ViewCounts
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 _MARK = "_wsgicache_page"
+_OWN = "_wsgicache_own"
+
+log = logging.getLogger("wsgicache.flask")
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class SiteCache:
         self._logged_in = logged_in
         self._options = options
         self._pages: WSGICache | None = None
-        self._purger = PurgeOnCommit(self._purge_everywhere)
+        self._purger = PurgeOnCommit(lambda groups: self.purge_groups(*groups))
         if app is not None:
             self.init_app(app)
 
@@ -79,6 +88,8 @@ class SiteCache:
         if self._pages is not None:
             raise RuntimeError("a SiteCache wraps one app; make another for the next")
         self._pages = WSGICache.from_mapping(_Listening(self, app), app.config, **self._options)
+        self._views = ViewCounts(app, self._pages.store)
+        self._pages.engine.observer.by_name = self._views.pages
         app.wsgi_app = self._pages  # type: ignore[method-assign]
         app.extensions["wsgicache"] = self
         app.cli.add_command(commands)
@@ -117,8 +128,11 @@ class SiteCache:
 
         Args:
             names: names, in which `{argument}` stands for an argument of the view.
+
+        Raises:
+            ValueError: a name asks for an argument that the view does not take.
         """
-        return lambda view: _marked(view, groups=names)
+        return lambda view: _marked(view, groups=_checked(names, view))
 
     # --- purge -------------------------------------------------------------------------------------
 
@@ -131,8 +145,22 @@ class SiteCache:
         return self.pages.purge_prefix(*prefixes, soft=soft)
 
     def purge_groups(self, *groups: str, soft: bool = False) -> Purged:
-        """Purge pages by group; see `WSGICache.purge_groups`. The data cache is not touched."""
-        return self.pages.purge_groups(*groups, soft=soft)
+        """Purge groups in both caches; see `WSGICache.purge_groups`.
+
+        The data caches go first: a page that is made anew must not be made of what they still have.
+
+        Args:
+            groups: names of groups.
+            soft: mark pages as stale instead; what is in the data caches is gone in any case.
+
+        Raises:
+            Unavailable: a data cache could not be reached; the pages are purged all the same.
+        """
+        try:
+            self.purge_data(*groups)
+        finally:
+            purged = self.pages.purge_groups(*groups, soft=soft)
+        return purged
 
     def clear(self, *, soft: bool = False) -> Purged:
         """Purge every page."""
@@ -151,20 +179,21 @@ class SiteCache:
         """
         self._purger.watch(model, groups, session)
 
-    def _purge_everywhere(self, groups: Iterable[str]) -> None:
-        names = tuple(groups)
-        self.purge_data(*names)
-        self.purge_groups(*names)
-
     def purge_data(self, *groups: str) -> None:
         """Purge groups in the data caches only.
 
         Raises:
-            Unavailable: a backend could not be reached.
+            Unavailable: a backend could not be reached; the others are purged all the same.
         """
+        failed: Unavailable | None = None
         with self._app.app_context():
             for cache in self._data_caches():
-                cache.forget_groups(*groups)
+                try:
+                    cache.forget_groups(*groups)
+                except Unavailable as error:
+                    failed = error
+        if failed is not None:
+            raise failed
 
     def _data_caches(self) -> Iterable[Cache]:
         if self._data_cache is not None:
@@ -178,12 +207,33 @@ class SiteCache:
         return self.pages.explain(url, **request)
 
     def stats(self) -> dict[str, Any]:
-        """The numbers of the page cache, and by decorated function those of the data caches."""
-        data: dict[str, Any] = {}
+        """The numbers of both caches.
+
+        Returns:
+            `pages`: the page cache of this process; `views`: its hits, misses, calls of the app and hit ratio
+            by endpoint; `data`: hits, misses and hit ratio of the data caches by decorated function. The
+            last two are of all workers where the store, and the backend, is shared.
+        """
+        data = self._stats_of(self._data_caches())
+        return {"pages": self.pages.stats(), "views": self._views.read(), "data": data}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes see the same pages."""
+        return bool(getattr(self.pages.store, "shared", False))
+
+    def shared_data_stats(self) -> dict[str, Any] | None:
+        """The data caches' numbers, of those that add their workers up; None where none does."""
         with self._app.app_context():
-            for cache in self._data_caches():
-                data.update(cache.stats())
-        return {"pages": self.pages.stats(), "data": data}
+            shared = [cache for cache in self._data_caches() if cache.statistics.is_shared]
+        return self._stats_of(shared) if shared else None
+
+    def _stats_of(self, caches: Iterable[Cache]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        with self._app.app_context():
+            for cache in caches:
+                found.update(cache.stats())
+        return found
 
     def routes(self) -> list[tuple[str, str, Page]]:
         """Rule, endpoint and what its view's decorators say, of every route."""
@@ -198,9 +248,16 @@ class SiteCache:
         hints = environ.get(HINTS)
         if not isinstance(hints, Hints) or not has_request_context():
             return headers
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        self._views.called(path, request.endpoint)
         if g.get("ignore_cache") or getattr(request, "ignore_cache", False):
             hints.ignore()
-        if self._is_logged_in():
+        try:
+            personal = self._is_logged_in()
+        except Exception:
+            log.exception("logged_in failed; the page counts as a logged-in visitor's and is not stored")
+            personal = True
+        if personal:
             hints.private()
         if not was_accessed(session_at_hand()):
             return headers
@@ -250,24 +307,48 @@ def _marked(view: Callable[P, R], **said: Any) -> Callable[P, R]:
     """A view that tells the page cache what was said of it."""
     before = page_of(view)
     page = replace(before, **said)
-    inner: Any = getattr(view, "_wsgicache_inner", view)
+    # functools.wraps copies attributes: what a login_required around our wrapper carries is not its own.
+    ours = getattr(view, _OWN, None)
+    inner: Any = ours[1] if ours is not None and ours[0]() is view else view
+    parameters = signature_of(inner).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     wrapper: Any
     if inspect.iscoroutinefunction(inner):
 
         @functools.wraps(inner)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            _say(page, kwargs)
+            _say(page, {**defaults, **kwargs})
             return await inner(*args, **kwargs)
     else:
 
         @functools.wraps(inner)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            _say(page, kwargs)
+            _say(page, {**defaults, **kwargs})
             return inner(*args, **kwargs)
 
-    wrapper._wsgicache_inner = inner
+    setattr(wrapper, _OWN, (weakref.ref(wrapper), inner))
     setattr(wrapper, _MARK, page)
     return wrapper  # type: ignore[no-any-return]
+
+
+def _checked(names: tuple[str, ...], view: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of groups whose arguments the view takes.
+
+    Raises:
+        ValueError: one asks for another.
+    """
+    parameters = signature_of(view).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return names
+    for name in names:
+        for _, asked, _, _ in Formatter().parse(name):
+            argument = None if asked is None else asked.partition(".")[0].partition("[")[0]
+            if argument is not None and argument not in parameters:
+                raise ValueError(
+                    f"group {name!r}: {view.__qualname__} takes no argument {argument!r}; write {{{{ and "
+                    "}}}} for braces that stand for themselves"
+                )
+    return names
 
 
 def _say(page: Page, arguments: dict[str, Any]) -> None:
@@ -278,4 +359,8 @@ def _say(page: Page, arguments: dict[str, Any]) -> None:
         hints.ignore()
     if page.ttl is not None:
         hints.lifetime = page.ttl
-    hints.groups.update(name.format(**arguments) for name in page.groups)
+    try:
+        hints.groups.update(name.format(**arguments) for name in page.groups)
+    except Exception:
+        log.exception("the groups %s could not be named; the page is not stored", page.groups)
+        hints.ignore()  # stored without them it would be out of reach of their purges

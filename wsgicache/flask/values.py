@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flask import Flask, current_app
 
@@ -19,7 +20,7 @@ class Values:
     """Get, set, add, delete, count: proxies for the backend of the current app."""
 
     app: Flask
-    _links: dict[Flask, Link]
+    _links: WeakKeyDictionary[Flask, Link]
     _only: Link | None
 
     @property
@@ -27,6 +28,8 @@ class Values:
         """What this cache keeps for the current app, or else for the last one it was set up for."""
         if self._only is not None:
             return self._only
+        if not self._links:
+            raise RuntimeError("this cache has no app yet: call init_app(app), or give the app to Cache")
         app = current_app._get_current_object() if current_app else self.app  # type: ignore[attr-defined]
         return self._links.get(app) or self._links[self.app]
 
@@ -129,7 +132,13 @@ class Values:
         """Delete a key, and let nobody store what is being computed for it."""
         link = self.link
         link.flights.void(key)
-        return link.guarded(lambda: bool(link.backend.delete(*link.names([key]))), False)
+
+        def delete() -> bool:
+            gone = bool(link.backend.delete(*link.names([key])))
+            link.break_leases([key])
+            return gone
+
+        return link.guarded(delete, False)
 
     def delete_many(self, *keys: str) -> list[str]:
         """Delete keys; returns those that are gone.
@@ -151,6 +160,7 @@ class Values:
         def delete() -> list[str]:
             names = dict(zip(link.names(keys), keys, strict=True))
             gone = getattr(link.backend, method)(*names)
+            link.break_leases(keys)
             return [names[name] for name in gone] if isinstance(gone, list) else list(names.values())
 
         return link.guarded(delete, [])

@@ -43,6 +43,9 @@ class BaseCache(cachelib.BaseCache):
 
     abilities: ClassVar[Abilities] = Abilities()
     failures: ClassVar[tuple[type[Exception], ...]] = (OSError,)
+    """What is raised when the server does not do what it is asked: the cache goes on without it."""
+    refusals: ClassVar[tuple[type[Exception], ...]] = ()
+    """Those that a server raises that is there, and so goes on being asked."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, Self, cast
+from typing import IO, Any, ClassVar, Final, Self, cast
 
 import cachelib.file
 from cachelib.serializers import FileSystemSerializer
@@ -82,10 +82,17 @@ class FileSystemCache(BaseCache, cachelib.FileSystemCache):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone among threads and processes."""
-        with open(self._lock_name, "ab") as lock:
+        with self._lock_file() as lock:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _lock_file(self) -> IO[bytes]:
+        try:
+            return open(self._lock_name, "ab")
+        except FileNotFoundError:  # somebody removed the whole directory
+            os.makedirs(self._path, exist_ok=True)
+            return open(self._lock_name, "ab")
 
     def get(self, key: str) -> Any:
         """The value, or None; a file that cannot be read is a miss."""
@@ -122,6 +129,8 @@ class FileSystemCache(BaseCache, cachelib.FileSystemCache):
     def set(self, key: str, value: Any, timeout: Timeout = None, mgmt_element: bool = False) -> bool:
         """Write a value; False where the disk did not take it."""
         given = cast("int | None", timeout)
+        if not mgmt_element and not os.path.isdir(self._path):
+            os.makedirs(self._path, exist_ok=True)
         return bool(cachelib.FileSystemCache.set(self, key, value, given, mgmt_element))
 
     def add(self, key: str, value: Any, timeout: Timeout = None) -> bool:
@@ -152,8 +161,11 @@ class FileSystemCache(BaseCache, cachelib.FileSystemCache):
             wanted = self._normalize_timeout(timeout)
             if expires == 0 or (wanted != 0 and wanted <= expires):
                 return True
-            with open(self._get_filename(key), "r+b") as stored:
-                stored.write(struct.pack("I", wanted))
+            try:
+                with open(self._get_filename(key), "r+b") as stored:
+                    stored.write(struct.pack("I", wanted))
+            except FileNotFoundError:  # deleted meanwhile
+                return False
             return True
 
     def release(self, key: str, token: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from hashlib import sha256
@@ -16,7 +16,7 @@ from flask import Flask
 from ..serializer import SafeDigitsSerializer
 from ..timeouts import Timeout
 from .base import Abilities, BaseCache
-from .memcacheclients import failures, make_client, make_pylibmc
+from .memcacheclients import failures, make_client, make_pylibmc, refusals
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,250}").fullmatch
 _MAX_BYTES: Final = 1024 * 1024 - 512
@@ -65,6 +65,7 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
 
     abilities: ClassVar[Abilities] = Abilities(shared=True, atomic_add=True, atomic_inc=True, batch=True)
     failures: ClassVar[tuple[type[Exception], ...]] = failures()
+    refusals: ClassVar[tuple[type[Exception], ...]] = refusals()
     serializer = _CounterSerializer()
 
     def __init__(
@@ -130,7 +131,8 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
     def _write(self, method: str, key: str, value: Any, timeout: Timeout) -> bool:
         dump = self.serializer.dumps(value)
         if len(dump) > _MAX_BYTES:
-            self.delete(key)
+            if method == "set":
+                self.delete(key)  # or the older value would stay
             return False
         with self._client_context() as client:
             return bool(getattr(client, method)(self._normalize_key(key), dump, self._lifetime(timeout)))
@@ -149,7 +151,9 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
         dumps = {name: self.serializer.dumps(mapping[key]) for name, key in names.items()}
         small = {name: dump for name, dump in dumps.items() if len(dump) <= _MAX_BYTES}
         with self._client_context() as client:
-            failed = set(client.set_multi(small, self._lifetime(timeout)) or ())
+            failed = set(_refused(client.set_multi(small, self._lifetime(timeout)), small))
+            for name in dumps.keys() - small.keys():
+                client.delete(name)  # or the older value would stay
         return [key for name, key in names.items() if name in small and name not in failed]
 
     def delete(self, key: str) -> bool:
@@ -292,6 +296,10 @@ class SpreadSASLMemcachedCache(SASLMemcachedCache):
             return False
         return super().set(key, ("\x00spread", stamp, len(parts)), timeout)
 
+    def set_many(self, mapping: Mapping[str, Any], timeout: Timeout = None) -> list[Any]:
+        """Keep several values, in chunks where they are large; returns the keys that were kept."""
+        return [key for key, value in mapping.items() if self.set(key, value, timeout)]
+
     def _set_raw(self, chunks: dict[str, bytes], timeout: Timeout) -> list[str]:
         lifetime = self._lifetime(timeout)
         with self._client_context() as client:
@@ -316,6 +324,13 @@ class SpreadSASLMemcachedCache(SASLMemcachedCache):
             parts = client.get_multi(names)
         dump = b"".join(parts.get(name, b"") for name in names)
         return self.serializer.loads(dump) if sha256(dump).hexdigest() == found[1] else None
+
+
+def _refused(answer: Any, names: Iterable[str]) -> Iterable[str]:
+    """The keys that `set_multi` did not write: a list of them, or, by libmc, whether all went well."""
+    if isinstance(answer, bool):
+        return () if answer else names
+    return answer or ()
 
 
 def _chunk_key(key: str, stamp: str, number: int) -> str:

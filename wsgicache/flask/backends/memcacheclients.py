@@ -152,6 +152,25 @@ def failures() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What the installed clients raise when the server is there and refuses."""
+    found: list[type[Exception]] = []
+    try:
+        import pylibmc
+
+        named = ("ServerError", "ClientError", "ProtocolError", "TooBig", "NotStored", "BadKeyProvided")
+        found += [kind for name in named if (kind := getattr(pylibmc, name, None)) is not None]
+    except ImportError:
+        pass
+    try:
+        from pymemcache.exceptions import MemcacheClientError, MemcacheServerError
+
+        found += [MemcacheClientError, MemcacheServerError]
+    except ImportError:
+        pass
+    return tuple(found)
+
+
 class _Refusing:
     """Stands where a client wants an unpickler."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, ClassVar, Final, Self, cast
@@ -14,9 +15,11 @@ from ..timeouts import Timeout
 from .base import Abilities, BaseCache
 
 try:
-    from redis.exceptions import RedisError
+    from redis.exceptions import RedisClusterException, RedisError, ResponseError
 except ImportError:
-    RedisError = OSError  # type: ignore[assignment,misc]
+    RedisClusterException = RedisError = ResponseError = OSError  # type: ignore[assignment,misc]
+
+log = logging.getLogger("wsgicache.flask")
 
 _BATCH: Final = 500
 _RELEASE: Final = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0"
@@ -52,7 +55,8 @@ class RedisCache(BaseCache, cachelib.RedisCache):
     """
 
     abilities: ClassVar[Abilities] = Abilities(shared=True, atomic_add=True, atomic_inc=True, batch=True)
-    failures: ClassVar[tuple[type[Exception], ...]] = (RedisError, OSError)
+    failures: ClassVar[tuple[type[Exception], ...]] = (RedisError, RedisClusterException, OSError)
+    refusals: ClassVar[tuple[type[Exception], ...]] = (ResponseError,)
     serializer = SafeDigitsSerializer()
 
     def __init__(
@@ -133,12 +137,21 @@ class RedisCache(BaseCache, cachelib.RedisCache):
         return [None if value is None else loads(value) for value in found]
 
     def inc(self, key: str, delta: int = 1, timeout: Timeout = None) -> int:
-        """Count up. A new counter gets `timeout`, a living one keeps its expiry."""
+        """Count up. A new counter gets `timeout`, a living one keeps its expiry.
+
+        Raises:
+            TypeError: the value is no integer.
+        """
         lifetime = self._lifetime(timeout)
         pipe = self._write_client.pipeline(transaction=False)
         pipe.set(self._full(key), 0, ex=lifetime if lifetime > 0 else None, nx=True)
         pipe.incrby(self._full(key), delta)
-        return int(pipe.execute()[1])
+        try:
+            return int(pipe.execute()[1])
+        except ResponseError as error:
+            if "not an integer" in str(error) or "WRONGTYPE" in str(error):
+                raise TypeError(f"{key!r} holds no integer") from None
+            raise
 
     def dec(self, key: str, delta: int = 1, timeout: Timeout = None) -> int:
         """Count down; see `inc`."""
@@ -279,7 +292,8 @@ class RedisClusterCache(RedisCache):
 
             own = _take(options, "default_timeout", "ignore_delete_many_errors", "key_prefix")
             options.pop("skip_full_coverage_check", None)
-            return cls(RedisCluster.from_url(url, require_full_coverage=False, **options), **own)
+            made = _now_or_later(lambda: RedisCluster.from_url(url, require_full_coverage=False, **options))
+            return cls(made, **own)
         given = {"cluster": config["CACHE_REDIS_CLUSTER"], "password": config["CACHE_REDIS_PASSWORD"] or ""}
         return cls(*args, **{**given, **options})
 
@@ -315,14 +329,36 @@ def _cluster_client(cluster: str, password: str, options: dict[str, Any]) -> Any
 
     options = {name: value for name, value in options.items() if name != "skip_full_coverage_check"}
     node: Any = ClusterNode
-    nodes = []
+    nodes: list[Any] = []
     for address in cluster.split(","):
         host, colon, port = address.strip().rpartition(":")
         if not colon or not port.isdigit():
             raise ValueError(f"CACHE_REDIS_CLUSTER: {address!r} is not host:port")
         nodes.append(node(host, int(port)))
     options.setdefault("require_full_coverage", False)
-    return RedisCluster(startup_nodes=nodes, password=password or None, **options)
+    return _now_or_later(lambda: RedisCluster(startup_nodes=nodes, password=password or None, **options))
+
+
+def _now_or_later(make: Callable[[], Any]) -> Any:
+    """A cluster's client, which asks the nodes when it is made: when they do not answer, it is made later."""
+    try:
+        return make()
+    except (RedisError, RedisClusterException) as error:
+        log.warning("the cluster does not answer (%s); the app starts without its cache", error)
+        return _Later(make)
+
+
+class _Later:
+    """A client that is made when it is used; until that succeeds, each use raises what making it did."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._client: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._client is None:
+            self._client = self._make()
+        return getattr(self._client, name)
 
 
 def _client_from_url(url: str, db: int | None, options: dict[str, Any]) -> Any:

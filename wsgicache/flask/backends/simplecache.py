@@ -110,15 +110,27 @@ class SimpleCache(BaseCache, cachelib.SimpleCache):
             self._cache[key] = item
             return True
 
+    def delete(self, key: str) -> bool:
+        """Delete a key; False where there was none. Not in the middle of somebody's `inc` or `touch`."""
+        with self._lock:
+            return self._cache.pop(key, None) is not None
+
+    def clear(self) -> bool:
+        """Delete everything."""
+        with self._lock:
+            return cachelib.SimpleCache.clear(self)
+
     def _remove_expired(self, now: float) -> None:
-        gone = [key for key, (expires, _) in self._cache.items() if expires != 0 and expires <= now]
+        # A list is made in one step; going through the dictionary itself, another thread may change it.
+        gone = [key for key, (expires, _) in list(self._cache.items()) if expires != 0 and expires <= now]
         for key in gone:
             self._cache.pop(key, None)
 
     def _remove_older(self) -> None:
         """Make room: the soonest to expire go, those that never expire last."""
         excess = len(self._cache) - self._threshold
-        soonest = heapq.nsmallest(excess, self._cache.items(), key=lambda item: item[1][0] or math.inf)
+        items = list(self._cache.items())
+        soonest = heapq.nsmallest(excess, items, key=lambda item: item[1][0] or math.inf)
         for key, _ in soonest:
             self._cache.pop(key, None)
 
