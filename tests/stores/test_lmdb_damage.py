@@ -8,11 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
-lmdb = pytest.importorskip("lmdb")
-
 import lmdb_helpers as helpers
+import pytest
 from lmdb_helpers import body_of, counts_agree, open_lmdb, overwrite, put, record_of, slot_of
 
 from wsgicache.codec import FORMAT, HEADER, encode
@@ -176,7 +173,6 @@ def test_ser_06_a_page_of_another_version_is_a_miss_and_stays(store):
 def test_what_nobody_signed_is_a_miss(directory):
     store = open_lmdb(directory, signing_keys=(b"k" * 32,))
     put(store)
-    name, raw = record_of(store)
     store.close()
     unsigned = open_lmdb(directory)
     put(unsigned, "/a", b"forged")
@@ -224,9 +220,7 @@ def test_a_damaged_purge_is_a_new_epoch(store):
     before = store.append([Purge(Kind.URL, "p/a"), Purge(Kind.URL, "p/b")], 1.0)
     handle = store._file.attend()
     with handle.env.begin() as transaction:
-        key = next(
-            key for key, _ in transaction.cursor(handle.journal).iternext() if key[24:25] == b"r"
-        )
+        key = next(key for key, _ in transaction.cursor(handle.journal).iternext() if key[24:25] == b"r")
     overwrite(store, "journal", key, b"?")
     snapshot = store.purges_since(None)
     assert snapshot.mark.epoch != before.epoch

@@ -15,6 +15,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote
@@ -160,10 +162,11 @@ class LmdbStore:
     def confirm(self, slot: MemoSlot) -> bytes | None:
         """The mark as it is stored, or None where what is stored is not what the slot holds any more.
 
-        One transaction. `slot.seen` is the number of the last change when it was last confirmed, the mark, and
-        the handle that both are of: where the number is the same, so is everything else.
+        One transaction. `slot.seen` is what the last time gave: the number of the last change of the file, the
+        mark, and the handle. Where number and handle are the same, so is everything else.
         """
-        self._visit(slot.name)  # type: ignore[arg-type]
+        name: Any = slot.name
+        self._visit(name)
         file = self._file
         handle = file.handle
         try:
@@ -171,11 +174,11 @@ class LmdbStore:
                 handle = file.attend()
             transaction = handle.begin(handle.heads)
             number = transaction.id()
-            seen = slot.seen
+            seen: tuple[int, bytes, Handle] | None = slot.seen
             if seen is not None and seen[0] == number and seen[2] is handle:
                 transaction.abort()
                 return seen[1]
-            raw, mark = transaction.get(slot.name), transaction.get(self._space)
+            raw, mark = transaction.get(name), transaction.get(self._space)
             transaction.abort()
         except lmdb.Error:
             return self._confirm_again(slot)
@@ -183,7 +186,7 @@ class LmdbStore:
             self._memo.forget(slot.key)
             return None
         slot.seen = number, mark, handle
-        return mark  # type: ignore[no-any-return]
+        return mark
 
     def _confirm_again(self, slot: MemoSlot) -> bytes | None:
         """The long way: with everything that mends a file."""
@@ -326,7 +329,7 @@ class LmdbStore:
                 work.drop(name, raw)
             except DecodeError:
                 return wanted is None
-            return current
+            return bool(current)
 
         self._memo.forget(key)
         return self._write(forget, insist=True)
@@ -334,12 +337,11 @@ class LmdbStore:
     def _is(self, work: Work, key: str, raw: bytes, wanted: bytes) -> bool:
         """Whether a record is of the entry with this head, perhaps signed with another of our keys."""
         try:
-            if read_head(raw)[2] == wanted:
-                return True
-            if len(self._keys) < 2:
-                return False
-            body = _read_body(work.handle, work.transaction, raw)
-            return encode_parts(decode_record(key, raw, body, self._keys), self._keys)[0] == wanted
+            head = read_head(raw)[2]
+            if head != wanted and len(self._keys) > 1:
+                body = _read_body(work.handle, work.transaction, raw)
+                head = encode_parts(decode_record(key, raw, body, self._keys), self._keys)[0]
+            return head == wanted
         except DecodeError:
             return False
 
@@ -353,10 +355,10 @@ class LmdbStore:
         self._memo.clear()
         after: bytes | None = self._space
         while after is not None:
-            after = self._write(lambda work, after=after: self._clear_some(work, mark, after))
+            after = self._write(partial(self._clear_some, mark, after))
         return mark
 
-    def _clear_some(self, work: Work, mark: Mark, after: bytes) -> bytes | None:
+    def _clear_some(self, mark: Mark, after: bytes, work: Work) -> bytes | None:
         more = clear_other_epochs(work, self._space, mark.epoch, _CLEARED)
         last = work.drop_other_epochs(self._space, mark.epoch.encode("ascii"), after, _CLEARED)
         return last or (after if more else None)
@@ -503,9 +505,7 @@ class LmdbStore:
         """Everything stored under keys that start with `prefix`; a few entries a transaction."""
         last: bytes | None = self._space
         while last is not None:
-            batch, last = self._file.read(
-                lambda handle, transaction, last=last: self._read_batch(handle, transaction, last)
-            )
+            batch, last = self._file.read(partial(self._read_batch, last))
             for raw, body in batch:
                 with contextlib.suppress(DecodeError):
                     key, stored = decode_whole(raw, body, self._keys)
@@ -513,23 +513,21 @@ class LmdbStore:
                         yield stored
 
     def _read_batch(
-        self, handle: Handle, transaction: Any, last: bytes
+        self, last: bytes, handle: Handle, transaction: Any
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         mark = transaction.get(self._space, db=handle.heads)
         found: list[tuple[bytes, bytes]] = []
         cursor = transaction.cursor(handle.heads)
         if mark is None or not cursor.set_range(last + b"\0"):
             return found, None
-        epoch, looked = epoch_of(mark), 0
-        for name, raw in cursor.iternext():
+        epoch = epoch_of(mark)
+        for name, raw in islice(cursor.iternext(), _BATCH):
             if not name.startswith(self._space):
-                break
+                return found, None
             if raw[EPOCH_AT] == epoch:
                 found.append((raw, _read_body(handle, transaction, raw)))
-            looked += 1
-            if looked == _BATCH:
-                return found, name
-        return found, None
+            last = name
+        return found, last
 
     def stats(self) -> Mapping[str, int]:
         """Entries, bytes, budgets, evictions, the length of the purge history, bytes of the file."""

@@ -25,7 +25,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import lmdb
 
@@ -94,6 +94,9 @@ class Handle:
             str(path), subdir=False, map_size=map_size, mode=0o600, max_dbs=8, max_readers=_READERS,
             sync=synced, metasync=synced, max_spare_txns=0,
         )  # fmt: skip
+        self.begin: Final = self.env.begin
+        self.alive: Final = _alive()
+        self.sizes: Final = Sizes(self.env.stat()["psize"])
         try:
             self._furnish()
         except BaseException:
@@ -102,7 +105,6 @@ class Handle:
 
     def _furnish(self) -> None:
         """Open the databases, and make what a new file needs."""
-        self.sizes: Final = Sizes(self.env.stat()["psize"])
         self._make_whole()
         self.env.reader_check()
         with self.env.begin(write=True) as transaction:
@@ -116,8 +118,6 @@ class Handle:
                 transaction.put(TOTALS, totals, db=self.room)
             Totals.read(totals)
         self.inode = os.stat(self.path).st_ino
-        self.begin: Final = self.env.begin
-        self.alive: Final = _alive()
 
     def _make_whole(self) -> None:
         """Lengthen a file that is shorter than its pages: to read past its end would kill the process."""
@@ -294,11 +294,7 @@ class File:
                 continue
             path = self.directory / name
             with contextlib.suppress(OSError):  # another process was quicker
-                if match[1] == boot:
-                    gone = int(match[2]) < newest
-                else:
-                    gone = os.stat(path).st_mtime < quiet
-                if gone:
+                if int(match[2]) < newest if match[1] == boot else os.stat(path).st_mtime < quiet:
                     path.unlink()
 
     # --- transactions ------------------------------------------------------------------------------
@@ -348,9 +344,6 @@ class File:
                 trouble = error
                 if not self._mend(handle, error):
                     break
-        self._give_up(trouble)
-
-    def _give_up(self, trouble: BaseException | None) -> NoReturn:
         raise StoreError(f"{self.name}: {trouble}") from trouble
 
     def _mend(self, handle: Handle, error: lmdb.Error) -> bool:

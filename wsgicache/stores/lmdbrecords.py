@@ -8,8 +8,7 @@ under the number that it was stored with, which also is its place in the queue.
 from __future__ import annotations
 
 from hashlib import blake2b
-from struct import Struct
-from struct import error as StructError
+from struct import Struct, error
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -96,7 +95,7 @@ def read_head(raw: bytes) -> tuple[Head, bytes, bytes]:
     try:
         head = Head._make(_HEAD.unpack_from(raw))
         (checksum,) = _SUM.unpack_from(raw, _HEAD.size)
-    except StructError:
+    except error:
         raise DecodeError("too short to be a record") from None
     start = _HEAD.size + _SUM.size
     end = start + head.rest
@@ -280,5 +279,5 @@ def read_counter(raw: bytes) -> tuple[int, str]:
     """
     try:
         return _COUNTER.unpack_from(raw)[0], raw[_COUNTER.size :].decode("utf-8", "surrogatepass")
-    except (StructError, UnicodeDecodeError):
+    except (error, UnicodeDecodeError):
         raise DecodeError("not a counter") from None
