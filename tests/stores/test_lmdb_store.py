@@ -10,7 +10,7 @@ from lmdb_helpers import body_of, counts_agree, entry, open_lmdb, put, slot_of
 from wsgicache.codec import encode_mark
 from wsgicache.entry import Variants
 from wsgicache.journal import Kind, Purge, PurgeIndex, Verdict
-from wsgicache.stores import StoreError, lmdbfile, lmdbjournal
+from wsgicache.stores import StoreError, lmdbhandle, lmdbjournal
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_the_journal_takes_its_part_of_the_file_at_most(directory):
 
 
 def test_leases_that_have_ended_are_cleared_away(store, monkeypatch):
-    monkeypatch.setattr("wsgicache.stores.lmdb._LEASES", 100)
+    monkeypatch.setattr("wsgicache.stores.lmdbroom._LEASES", 100)
     for number in range(1000):
         assert store.lease(f"/{number}", 0.0)
     handle = store._file.attend()
@@ -400,7 +400,7 @@ def test_the_timer_is_looked_at_by_hits(store, monkeypatch):
     slot = slot_of(store)
     store.confirm(slot)
     looks = []
-    monkeypatch.setattr(lmdbfile.Handle, "is_current", lambda self: looks.append(1) or True)
+    monkeypatch.setattr(lmdbhandle.Handle, "is_current", lambda self: looks.append(1) or True)
     store.confirm(slot)
     assert looks == []
     store._file.due = 0.0
