@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from contextlib import contextmanager
+from functools import partial
 
 from wsgicache.entry import Entry, Terms
 from wsgicache.journal import Kind, Purge
@@ -147,11 +148,8 @@ def _serve(pipe, directory, max_bytes):
     while (asked := pipe.recv()) is not None:
         name, args = asked
         try:
-            if name in globals():
-                value = globals()[name](store, *args)
-            else:
-                value = getattr(store, name)(*args)
-            pipe.send((None, value))
+            method = partial(globals()[name], store) if name in globals() else getattr(store, name)
+            pipe.send((None, method(*args)))
         except Exception as error:
             pipe.send((f"{type(error).__name__}: {error}", None))
     store.close()

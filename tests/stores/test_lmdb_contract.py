@@ -2,10 +2,6 @@
 
 from tempfile import TemporaryDirectory
 
-import pytest
-
-pytest.importorskip("lmdb")
-
 from wsgicache.stores import StoreOptions, open_store
 from wsgicache.testing import StoreContract
 

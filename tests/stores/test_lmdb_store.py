@@ -3,17 +3,14 @@
 import random
 import time
 
-import pytest
-
-lmdb = pytest.importorskip("lmdb")
-
 import lmdb_helpers as helpers
+import pytest
 from lmdb_helpers import body_of, counts_agree, entry, open_lmdb, put, slot_of
 
 from wsgicache.codec import encode_mark
 from wsgicache.entry import Variants
 from wsgicache.journal import Kind, Purge, PurgeIndex, Verdict
-from wsgicache.stores import StoreError, lmdbfile, lmdbjournal
+from wsgicache.stores import StoreError, lmdbhandle, lmdbjournal
 
 
 @pytest.fixture
@@ -248,7 +245,9 @@ def test_a_days_churn_stays_within_the_bound(directory):
             continue
         body = bytes([turn % 251]) * min(1_000_000, int(dice.lognormvariate(8.5, 1.3)))
         try:
-            refused += not put(store, key, body, keep=dice.choice([3600.0, 1.0]), negative=dice.random() < 0.05)
+            refused += not put(
+                store, key, body, keep=dice.choice([3600.0, 1.0]), negative=dice.random() < 0.05
+            )
         except StoreError:
             failed += 1
         if turn % 50 == 0:
@@ -279,7 +278,7 @@ def test_the_journal_takes_its_part_of_the_file_at_most(directory):
 
 
 def test_leases_that_have_ended_are_cleared_away(store, monkeypatch):
-    monkeypatch.setattr("wsgicache.stores.lmdb._LEASES", 100)
+    monkeypatch.setattr("wsgicache.stores.lmdbroom._LEASES", 100)
     for number in range(1000):
         assert store.lease(f"/{number}", 0.0)
     handle = store._file.attend()
@@ -301,7 +300,9 @@ def test_what_was_stored_survives_a_restart(directory, store):
     again = open_lmdb(directory)
     assert body_of(again) == b"body"
     assert again.mark_of("/a") == mark
-    assert [(r.seq, r.target, r.soft, r.at) for r in again.purges_since(None).records] == [(1, "p/b", True, 2.0)]
+    assert [(r.seq, r.target, r.soft, r.at) for r in again.purges_since(None).records] == [
+        (1, "p/b", True, 2.0)
+    ]
     assert again.purges_since(mark).whole is False
     assert (again.get_meta("rules"), dict(again.counters())) == ("text", {"hits": 3})
     assert again.lease("/b", 60) is None
@@ -314,7 +315,7 @@ def test_what_an_interrupted_clear_left_is_not_seen_and_goes(store, monkeypatch)
     for number in range(30):
         put(store, f"/{number}")
     store.append([Purge(Kind.URL, f"p/{number}") for number in range(30)], 1.0)
-    monkeypatch.setattr(type(store), "_clear_some", lambda self, work, mark, after: None)
+    monkeypatch.setattr(type(store), "_clear_some", lambda self, mark, after, work: None)
     store.clear()
     assert store.get(["/1", "/2"])[0] == [None, None]
     assert list(store.scan()) == []
@@ -399,7 +400,7 @@ def test_the_timer_is_looked_at_by_hits(store, monkeypatch):
     slot = slot_of(store)
     store.confirm(slot)
     looks = []
-    monkeypatch.setattr(lmdbfile.Handle, "is_current", lambda self: looks.append(1) or True)
+    monkeypatch.setattr(lmdbhandle.Handle, "is_current", lambda self: looks.append(1) or True)
     store.confirm(slot)
     assert looks == []
     store._file.due = 0.0

@@ -3,11 +3,8 @@
 import os
 import stat
 
-import pytest
-
-pytest.importorskip("lmdb")
-
 import lmdb_helpers as helpers
+import pytest
 
 from wsgicache.stores import StoreError, StoreOptions, open_store
 
@@ -76,7 +73,7 @@ def test_a_file_is_no_directory(tmp_path):
 def test_a_directory_that_everybody_may_write_to_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a").chmod(0o1777)
-    with pytest.raises(ValueError, match="everybody may write there.*chmod o-w"):
+    with pytest.raises(ValueError, match=r"everybody may write there.*chmod o-w"):
         open_store(f"lmdb://{tmp_path}/a")
     (tmp_path / "a").chmod(0o700)
     store = open_store(f"lmdb://{tmp_path}/a")

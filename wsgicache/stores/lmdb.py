@@ -15,19 +15,22 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote
 
 import lmdb
 
-from ..codec import FORMAT, HEADER, MAGIC, DecodeError, decode_mark, decode_parts, encode_parts
-from ..entry import Entry, Stored, Variants
+from ..codec import DecodeError, decode_mark, encode_parts
+from ..entry import Entry, Stored
 from ..journal import Mark, Purge, Snapshot
 from ..options import read_bytes, read_positive
 from . import StoreError, StoreOptions
 from .lmdbentries import Work
-from .lmdbfile import SMALLEST, File, Handle, shared_file, trouble_with
+from .lmdbfile import File, shared_file
+from .lmdbhandle import SMALLEST, Handle, trouble_with
 from .lmdbjournal import (
     Books,
     begin_epoch,
@@ -37,25 +40,21 @@ from .lmdbjournal import (
     read_since,
     to_snapshot,
 )
+from .lmdbpages import decode_record, decode_whole, is_of_another_version, read_body, refuses
 from .lmdbrecords import (
-    COUNTER,
     COUNTS,
     EPOCH_AT,
-    META,
     TOTALS,
     Head,
-    Lease,
     Space,
     Totals,
     entry_name,
     flags_of,
-    pack_counter,
-    piece_name,
-    read_counter,
     read_head,
     room_name,
     space_name,
 )
+from .lmdbroom import Room
 from .memo import Memo, MemoSlot
 from .sieve import Slot
 from .urls import url_options
@@ -69,13 +68,8 @@ _BATCH: Final = 16
 _CLEARED: Final = 256
 """Entries that `clear` forgets in one transaction."""
 
-_LEASES: Final = 4096
-"""Leases and notes of unstorable answers, before a new one looks for those that have ended."""
 
-_SWEPT: Final = 16
-
-
-class LmdbStore:
+class LmdbStore(Room):
     """Entries in a file that all processes of a machine share.
 
     Args:
@@ -109,61 +103,16 @@ class LmdbStore:
                 known._furnish(self._family, namespace)
             return known
 
-    # --- transactions ------------------------------------------------------------------------------
-
-    def _write(self, job: Callable[[Work], Result], need: int = 0, *, insist: bool = False) -> Result:
-        """Do something in one write transaction; in a full file once more, when there is room.
-
-        Args:
-            need: bytes that it is about to write.
-            insist: it may use the reserve, because to leave it undone would be wrong.
-        """
-        file = self._file
-
-        def run(handle: Handle, transaction: Any) -> Result:
-            work = Work(handle, transaction, file.visited, file.map_size)
-            result = job(work)
-            work.finish()
-            return result
-
-        if not insist:
-            return file.write(run, lambda handle: self._relieve(handle, need))
-        try:
-            return file.write(run, lambda handle: self._relieve(handle, need))
-        except StoreError as error:
-            if not isinstance(error.__cause__, lmdb.MapFullError):
-                raise
-            with file.reserve(file.attend()):
-                return file.write(run, _do_nothing)
-
-    def _relieve(self, handle: Handle, need: int) -> None:
-        """Make room in a full file. What a transaction frees can be used two transactions later."""
-        file = self._file
-        wanted = max(2 * need, file.map_size // 32)
-
-        def shrink(handle: Handle, transaction: Any) -> int:
-            work = Work(handle, transaction, file.visited, file.map_size)
-            freed = work.shrink(wanted, _CLEARED, time.time()) if work.is_crowded else 0
-            work.finish()
-            return freed
-
-        file.outlast_readers(handle)
-        for _ in range(8):
-            freed = file.write(shrink, _do_nothing)
-            wanted -= freed
-            if wanted <= 0 or not freed:
-                break
-        file.write(lambda handle, transaction: Work(handle, transaction, set(), 0).finish(), _do_nothing)
-
     # --- entries -----------------------------------------------------------------------------------
 
     def confirm(self, slot: MemoSlot) -> bytes | None:
         """The mark as it is stored, or None where what is stored is not what the slot holds any more.
 
-        One transaction. `slot.seen` is the number of the last change when it was last confirmed, the mark, and
-        the handle that both are of: where the number is the same, so is everything else.
+        One transaction. `slot.seen` is what the last time gave: the number of the file's last change, the
+        mark, and the handle. Where number and handle are the same, so is everything else.
         """
-        self._visit(slot.name)  # type: ignore[arg-type]
+        name: Any = slot.name
+        self._visit(name)
         file = self._file
         handle = file.handle
         try:
@@ -171,11 +120,11 @@ class LmdbStore:
                 handle = file.attend()
             transaction = handle.begin(handle.heads)
             number = transaction.id()
-            seen = slot.seen
+            seen: tuple[int, bytes, Handle] | None = slot.seen
             if seen is not None and seen[0] == number and seen[2] is handle:
                 transaction.abort()
                 return seen[1]
-            raw, mark = transaction.get(slot.name), transaction.get(self._space)
+            raw, mark = transaction.get(name), transaction.get(self._space)
             transaction.abort()
         except lmdb.Error:
             return self._confirm_again(slot)
@@ -183,7 +132,7 @@ class LmdbStore:
             self._memo.forget(slot.key)
             return None
         slot.seen = number, mark, handle
-        return mark  # type: ignore[no-any-return]
+        return mark
 
     def _confirm_again(self, slot: MemoSlot) -> bytes | None:
         """The long way: with everything that mends a file."""
@@ -220,7 +169,7 @@ class LmdbStore:
             return None
         self._visit(name)
         stored = self._memo.recall(key, raw)
-        body = b"" if stored is not None else _read_body(handle, transaction, raw)
+        body = b"" if stored is not None else read_body(handle, transaction, raw)
         return key, name, raw, body, stored
 
     def _stored(self, found: _Found) -> Stored | None:
@@ -231,7 +180,7 @@ class LmdbStore:
         try:
             stored = decode_record(key, raw, body, self._keys)
         except DecodeError:
-            if not _is_of_another_version(raw):
+            if not is_of_another_version(raw):
                 self._forget_damaged(key, name, raw)
             return None
         self._memo.keep(key, name, raw, stored)
@@ -276,7 +225,7 @@ class LmdbStore:
             epoch = mark.epoch.encode("ascii")
             old = work.transaction.get(name, db=work.handle.heads)
             if old is not None:
-                if born is not None and _refuses(old, epoch, born.seq, token):
+                if born is not None and refuses(old, epoch, born.seq, token):
                     return False
                 with contextlib.suppress(DecodeError):
                     work.drop(name, old)
@@ -326,7 +275,7 @@ class LmdbStore:
                 work.drop(name, raw)
             except DecodeError:
                 return wanted is None
-            return current
+            return bool(current)
 
         self._memo.forget(key)
         return self._write(forget, insist=True)
@@ -334,12 +283,11 @@ class LmdbStore:
     def _is(self, work: Work, key: str, raw: bytes, wanted: bytes) -> bool:
         """Whether a record is of the entry with this head, perhaps signed with another of our keys."""
         try:
-            if read_head(raw)[2] == wanted:
-                return True
-            if len(self._keys) < 2:
-                return False
-            body = _read_body(work.handle, work.transaction, raw)
-            return encode_parts(decode_record(key, raw, body, self._keys), self._keys)[0] == wanted
+            head = read_head(raw)[2]
+            if head != wanted and len(self._keys) > 1:
+                body = read_body(work.handle, work.transaction, raw)
+                head = encode_parts(decode_record(key, raw, body, self._keys), self._keys)[0]
+            return head == wanted
         except DecodeError:
             return False
 
@@ -353,10 +301,10 @@ class LmdbStore:
         self._memo.clear()
         after: bytes | None = self._space
         while after is not None:
-            after = self._write(lambda work, after=after: self._clear_some(work, mark, after))
+            after = self._write(partial(self._clear_some, mark, after))
         return mark
 
-    def _clear_some(self, work: Work, mark: Mark, after: bytes) -> bytes | None:
+    def _clear_some(self, mark: Mark, after: bytes, work: Work) -> bytes | None:
         more = clear_other_epochs(work, self._space, mark.epoch, _CLEARED)
         last = work.drop_other_epochs(self._space, mark.epoch.encode("ascii"), after, _CLEARED)
         return last or (after if more else None)
@@ -399,113 +347,13 @@ class LmdbStore:
             self._write(lambda work: begin_epoch(work, self._space))
         raise StoreError(f"{self._file.name}: the journal cannot be read")
 
-    # --- leases ------------------------------------------------------------------------------------
-
-    def lease(self, key: str, seconds: float) -> int | None:
-        """Take the right to ask the app for a key; see `Store.lease`. Who is too late writes nothing."""
-        name = entry_name(self._space, key)
-        held = Lease.read(
-            self._file.read(lambda handle, transaction: transaction.get(name, db=handle.leases))
-        )
-        if held is not None and held.holds(time.monotonic()):
-            return None if held.token else 0
-
-        def take(work: Work) -> int | None:
-            transaction, db = work.transaction, work.handle.leases
-            held = Lease.read(transaction.get(name, db=db))
-            now = time.monotonic()
-            if held is not None and held.holds(now):
-                return None if held.token else 0
-            if transaction.stat(db)["entries"] >= _LEASES:
-                _sweep_leases(transaction, db, name, now)
-            work.totals.tokens += 1
-            transaction.put(name, Lease(work.totals.tokens, now, seconds).pack(), db=db)
-            return work.totals.tokens
-
-        return self._write(take)
-
-    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
-        """Give a lease back; see `Store.release`."""
-        name = entry_name(self._space, key)
-
-        def give_back(work: Work) -> None:
-            held = Lease.read(work.transaction.get(name, db=work.handle.leases))
-            if held is None or held.token != token:
-                return
-            if unstorable_for > 0:
-                note = Lease(0, time.monotonic(), unstorable_for).pack()
-                work.transaction.put(name, note, db=work.handle.leases)
-            else:
-                work.transaction.delete(name, db=work.handle.leases)
-
-        self._write(give_back)
-
-    # --- meta and counters -------------------------------------------------------------------------
-
-    def get_meta(self, name: str) -> str | None:
-        """A text kept beside the journal."""
-        key = room_name(META, self._space, name)
-        raw = self._file.read(lambda handle, transaction: transaction.get(key, db=handle.room))
-        return None if raw is None else raw.decode("utf-8", "surrogatepass")
-
-    def set_meta(self, name: str, value: str | None) -> None:
-        """Keep a text, or forget it."""
-        key = room_name(META, self._space, name)
-
-        def put(work: Work) -> None:
-            if value is None:
-                work.transaction.delete(key, db=work.handle.room)
-            else:
-                work.transaction.put(key, value.encode("utf-8", "surrogatepass"), db=work.handle.room)
-
-        self._write(put, insist=True)
-
-    def incr_many(self, deltas: Mapping[str, int]) -> None:
-        """Add to counters: one transaction."""
-        if not deltas:
-            return
-
-        def add(work: Work) -> None:
-            for name, delta in deltas.items():
-                key = room_name(COUNTER, self._space, name)
-                raw = work.transaction.get(key, db=work.handle.room)
-                value = 0
-                if raw is not None:
-                    with contextlib.suppress(DecodeError):
-                        value = read_counter(raw)[0]
-                work.transaction.put(key, pack_counter(value + delta, name), db=work.handle.room)
-
-        self._write(add)
-
-    def counters(self) -> Mapping[str, int]:
-        """The counters that were added to."""
-        found: dict[str, int] = {}
-        for raw in self._file.read(self._read_counters):
-            with contextlib.suppress(DecodeError):
-                value, name = read_counter(raw)
-                found[name] = value
-        return found
-
-    def _read_counters(self, handle: Handle, transaction: Any) -> list[bytes]:
-        prefix = room_name(COUNTER, self._space)
-        cursor = transaction.cursor(handle.room)
-        found: list[bytes] = []
-        if cursor.set_range(prefix):
-            for key, value in cursor.iternext():
-                if not key.startswith(prefix):
-                    break
-                found.append(value)
-        return found
-
     # --- for people --------------------------------------------------------------------------------
 
     def scan(self, prefix: str = "") -> Iterator[Stored]:
         """Everything stored under keys that start with `prefix`; a few entries a transaction."""
         last: bytes | None = self._space
         while last is not None:
-            batch, last = self._file.read(
-                lambda handle, transaction, last=last: self._read_batch(handle, transaction, last)
-            )
+            batch, last = self._file.read(partial(self._read_batch, last))
             for raw, body in batch:
                 with contextlib.suppress(DecodeError):
                     key, stored = decode_whole(raw, body, self._keys)
@@ -513,23 +361,21 @@ class LmdbStore:
                         yield stored
 
     def _read_batch(
-        self, handle: Handle, transaction: Any, last: bytes
+        self, last: bytes, handle: Handle, transaction: Any
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         mark = transaction.get(self._space, db=handle.heads)
         found: list[tuple[bytes, bytes]] = []
         cursor = transaction.cursor(handle.heads)
         if mark is None or not cursor.set_range(last + b"\0"):
             return found, None
-        epoch, looked = epoch_of(mark), 0
-        for name, raw in cursor.iternext():
+        epoch = epoch_of(mark)
+        for name, raw in islice(cursor.iternext(), _BATCH):
             if not name.startswith(self._space):
-                break
+                return found, None
             if raw[EPOCH_AT] == epoch:
-                found.append((raw, _read_body(handle, transaction, raw)))
-            looked += 1
-            if looked == _BATCH:
-                return found, name
-        return found, None
+                found.append((raw, read_body(handle, transaction, raw)))
+            last = name
+        return found, last
 
     def stats(self) -> Mapping[str, int]:
         """Entries, bytes, budgets, evictions, the length of the purge history, bytes of the file."""
@@ -597,96 +443,12 @@ _Found = tuple[str, bytes, bytes, bytes, Stored | None]
 """A key, its name, its record, its body, and what is known to be decoded from them."""
 
 
-def _do_nothing(handle: Handle) -> None:
-    """There is no room to be made."""
-
-
-def _read_body(handle: Handle, transaction: Any, raw: bytes) -> bytes:
-    """The body that belongs to a record, copied; what is missing of it makes the checksum differ."""
-    try:
-        head = read_head(raw)[0]
-    except DecodeError:
-        return b""
-    if head.pieces == 1:
-        return transaction.get(piece_name(head.number, 0), b"", db=handle.bodies)  # type: ignore[no-any-return]
-    if head.pieces > head.size // handle.sizes.page + 1:
-        return b""
-    return b"".join(
-        [
-            transaction.get(piece_name(head.number, place), b"", db=handle.bodies)
-            for place in range(head.pieces)
-        ]
-    )
-
-
-def decode_whole(raw: bytes, body: bytes, keys: Sequence[bytes]) -> tuple[str, Stored]:
-    """The key that a record was stored under, and what it holds.
-
-    Raises:
-        DecodeError: anything at all is wrong with it.
-    """
-    _, rest, head = read_head(raw)
-    stored = decode_parts(head, body, keys)
-    try:
-        return stored.key + rest.decode("utf-8", "surrogatepass"), stored
-    except UnicodeDecodeError:
-        raise DecodeError("not text") from None
-
-
-def decode_record(key: str, raw: bytes, body: bytes, keys: Sequence[bytes]) -> Stored:
-    """What a record holds that was found under a key.
-
-    Raises:
-        DecodeError: anything at all is wrong with it, such as that it belongs to another key.
-    """
-    found, stored = decode_whole(raw, body, keys)
-    if found != key or (isinstance(stored, Variants) and key != stored.key):
-        raise DecodeError("of another key")
-    if key != stored.key and not key.startswith(stored.key + "\1"):
-        raise DecodeError("of another key")
-    return stored
-
-
-def _is_of_another_version(raw: bytes) -> bool:
-    """Whether a record holds a stored form of another version, which others can read."""
-    try:
-        head = read_head(raw)[2]
-    except DecodeError:
-        return False
-    return len(head) >= HEADER.size and head.startswith(MAGIC) and head[len(MAGIC)] != FORMAT
-
-
-def _refuses(old: bytes, epoch: bytes, born: int, token: int) -> bool:
-    """Whether what is stored is newer than what would replace it."""
-    try:
-        head = read_head(old)[0]
-    except DecodeError:
-        return False
-    if not head.is_entry or head.epoch != epoch:
-        return False
-    return head.born > born or 0 < token < head.token
-
-
 def _raw_since(handle: Handle, transaction: Any, space: bytes, mark: Mark | None) -> Any:
     """What `read_since` finds; a damaged journal is none."""
     try:
         return read_since(handle, transaction, space, mark)
     except DecodeError:
         return None
-
-
-def _sweep_leases(transaction: Any, db: Any, start: bytes, now: float) -> None:
-    """Look at a few leases from somewhere on, and remove those that have ended."""
-    cursor = transaction.cursor(db)
-    found = cursor.set_range(start) or cursor.first()
-    for _ in range(_SWEPT):
-        if not found:
-            return
-        held = Lease.read(cursor.value())
-        if held is None or not held.holds(now):
-            found = cursor.delete() and bool(cursor.key())
-        else:
-            found = cursor.next()
 
 
 def open_lmdb(url: str, options: StoreOptions) -> LmdbStore:

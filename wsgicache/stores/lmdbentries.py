@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ..codec import DecodeError
-from .lmdbfile import Handle
+from .lmdbhandle import Handle
 from .lmdbrecords import (
     COUNTS,
     EPOCH_AT,

@@ -19,38 +19,34 @@ import logging
 import mmap
 import os
 import re
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import lmdb
 
 from ..codec import DecodeError
 from . import StoreError
-from .lmdbrecords import TOTALS, Sizes, Totals
+from .lmdbhandle import Handle, trouble_with
 
 log: Final = logging.getLogger("wsgicache")
 
 Result = TypeVar("Result")
-Job = Callable[["Handle", Any], Result]
+Job = Callable[[Handle, Any], Result]
 """Something done in one transaction; it may be done again, where the transaction failed."""
 
 LOOK: Final = 1.0
 """Seconds between looks whether the file is still the one that others use."""
 
-SMALLEST: Final = 4 << 20
 _READER_CHECK: Final = 10.0
 _TURNS: Final = 4
-_READERS: Final = 1024
 _READERS_WAIT: Final = 0.05
 _VISITED: Final = 65536
 _OLD: Final = 3600.0
 _NAME: Final = re.compile(r"([0-9a-f]{32}|synced)\.([0-9]{1,9})\.mdb(-lock)?\Z")
-_WIPE_ON_FORK: Final = 18
 
 _DAMAGE: Final = (
     lmdb.CorruptedError,
@@ -77,85 +73,6 @@ def _booted_at() -> float:
     """When the machine started, by its wall clock."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else None
     return time.time() - (time.monotonic() if clock is None else time.clock_gettime(clock))
-
-
-class Handle:
-    """A file as one process has it open."""
-
-    __slots__ = (
-        "alive", "begin", "bodies", "env", "expiry", "generation", "heads", "inode", "journal", "leases",
-        "negatives", "path", "queue", "room", "sizes",
-    )  # fmt: skip
-
-    def __init__(self, path: Path, generation: int, map_size: int, *, synced: bool) -> None:
-        self.path: Final = path
-        self.generation: Final = generation
-        self.env = lmdb.open(
-            str(path), subdir=False, map_size=map_size, mode=0o600, max_dbs=8, max_readers=_READERS,
-            sync=synced, metasync=synced, max_spare_txns=0,
-        )  # fmt: skip
-        try:
-            self._furnish()
-        except BaseException:
-            self.env.close()
-            raise
-
-    def _furnish(self) -> None:
-        """Open the databases, and make what a new file needs."""
-        self.sizes: Final = Sizes(self.env.stat()["psize"])
-        self._make_whole()
-        self.env.reader_check()
-        with self.env.begin(write=True) as transaction:
-            names = ("heads", "bodies", "queue", "negatives", "expiry", "journal", "leases", "room")
-            opened = [self.env.open_db(name.encode("ascii"), txn=transaction) for name in names]
-            self.heads, self.bodies, self.queue, self.negatives = opened[:4]
-            self.expiry, self.journal, self.leases, self.room = opened[4:]
-            totals = transaction.get(TOTALS, db=self.room)
-            if totals is None:
-                totals = Totals(time.monotonic()).pack()
-                transaction.put(TOTALS, totals, db=self.room)
-            Totals.read(totals)
-        self.inode = os.stat(self.path).st_ino
-        self.begin: Final = self.env.begin
-        self.alive: Final = _alive()
-
-    def _make_whole(self) -> None:
-        """Lengthen a file that is shorter than its pages: to read past its end would kill the process."""
-        if not hasattr(os, "posix_fallocate"):
-            return
-        wanted = (self.env.info()["last_pgno"] + 1) * self.sizes.page
-        if os.stat(self.path).st_size >= wanted:
-            return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.posix_fallocate(descriptor, wanted - 1, 1)  # which never shortens, whoever writes meanwhile
-        finally:
-            os.close(descriptor)
-
-    def is_current(self) -> bool:
-        """Whether this is the file that a newcomer would open."""
-        try:
-            if os.stat(self.path).st_ino != self.inode:
-                return False
-        except OSError:
-            return False
-        return not os.path.exists(self.path.with_name(_next_name(self.path.name)))
-
-
-def _alive() -> Any:
-    """One byte that is 1 in this process and 0 in its forks, where the system can do that."""
-    try:
-        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        page.madvise(_WIPE_ON_FORK)
-    except (AttributeError, OSError, TypeError, ValueError):
-        return bytearray(b"\1")
-    page[0] = 1
-    return page
-
-
-def _next_name(name: str) -> str:
-    boot, generation, _ = name.split(".")
-    return f"{boot}.{int(generation) + 1}.mdb"
 
 
 class File:
@@ -294,11 +211,7 @@ class File:
                 continue
             path = self.directory / name
             with contextlib.suppress(OSError):  # another process was quicker
-                if match[1] == boot:
-                    gone = int(match[2]) < newest
-                else:
-                    gone = os.stat(path).st_mtime < quiet
-                if gone:
+                if int(match[2]) < newest if match[1] == boot else os.stat(path).st_mtime < quiet:
                     path.unlink()
 
     # --- transactions ------------------------------------------------------------------------------
@@ -348,9 +261,6 @@ class File:
                 trouble = error
                 if not self._mend(handle, error):
                     break
-        self._give_up(trouble)
-
-    def _give_up(self, trouble: BaseException | None) -> NoReturn:
         raise StoreError(f"{self.name}: {trouble}") from trouble
 
     def _mend(self, handle: Handle, error: lmdb.Error) -> bool:
@@ -470,15 +380,6 @@ def _is_invalid(error: lmdb.Error) -> bool:
     """Whether a handle was closed, or its map replaced, by another thread in the middle of its use."""
     text = str(error)
     return "closed/deleted/dropped" in text or "Invalid argument" in text
-
-
-def trouble_with(directory: Path) -> str | None:
-    """Why a directory that exists must not hold a cache."""
-    if not directory.is_dir():
-        return "that is no directory; name one that is or may be made"
-    if sys.platform != "win32" and os.stat(directory).st_mode & 0o002:
-        return f"everybody may write there, and so plant pages; chmod o-w {directory}, or name another"
-    return None
 
 
 # --- one file a directory and process ----------------------------------------------------------------

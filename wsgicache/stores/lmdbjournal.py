@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..codec import DecodeError, decode_mark, decode_purge, encode_mark, encode_purge
 from ..journal import Mark, Purge, Record, Snapshot, new_id, short
 from .lmdbentries import Work
-from .lmdbfile import Handle
+from .lmdbhandle import Handle
 from .lmdbrecords import COUNTS, EPOCH_AT, NUMBER, Space, room_name
 
 NONCES: Final = 4096

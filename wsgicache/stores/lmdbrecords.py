@@ -8,9 +8,9 @@ under the number that it was stored with, which also is its place in the queue.
 from __future__ import annotations
 
 from hashlib import blake2b
-from struct import Struct
-from struct import error as StructError
+from struct import Struct, error
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from ..codec import DecodeError, wire_name
 from ..entry import Entry, Stored
@@ -76,10 +76,12 @@ class Head(NamedTuple):
 
     def pack(self, rest: bytes, head: bytes) -> bytes:
         """The whole record: this, what the key has more than the entry's, the head of the stored form."""
-        return _HEAD.pack(*self) + rest + head
+        ours = _HEAD.pack(*self)
+        return ours + _SUM.pack(crc32(rest, crc32(ours))) + rest + head
 
 
 _HEAD: Final = Struct(">QQQ16sIQQIBI")
+_SUM: Final = Struct(">I")
 EPOCH_AT: Final = slice(24, 40)
 """Where the epoch stands in a record."""
 
@@ -92,12 +94,15 @@ def read_head(raw: bytes) -> tuple[Head, bytes, bytes]:
     """
     try:
         head = Head._make(_HEAD.unpack_from(raw))
-    except StructError:
+        (checksum,) = _SUM.unpack_from(raw, _HEAD.size)
+    except error:
         raise DecodeError("too short to be a record") from None
-    end = _HEAD.size + head.rest
-    if end > len(raw):
-        raise DecodeError("cut off")
-    return head, raw[_HEAD.size : end], raw[end:]
+    start = _HEAD.size + _SUM.size
+    end = start + head.rest
+    rest = raw[start:end]
+    if end > len(raw) or crc32(rest, crc32(raw[: _HEAD.size])) != checksum:
+        raise DecodeError("damaged: the checksum differs")
+    return head, rest, raw[end:]
 
 
 def flags_of(stored: Stored) -> int:
@@ -274,5 +279,5 @@ def read_counter(raw: bytes) -> tuple[int, str]:
     """
     try:
         return _COUNTER.unpack_from(raw)[0], raw[_COUNTER.size :].decode("utf-8", "surrogatepass")
-    except (StructError, UnicodeDecodeError):
+    except (error, UnicodeDecodeError):
         raise DecodeError("not a counter") from None

@@ -1,0 +1,108 @@
+"""The file of the LMDB store as one process has it open."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from .lmdbrecords import TOTALS, Sizes, Totals
+
+SMALLEST: Final = 4 << 20
+"""What a file must be allowed to take."""
+
+_READERS: Final = 1024
+_WIPE_ON_FORK: Final = 18
+
+
+class Handle:
+    """A file as one process has it open."""
+
+    __slots__ = (
+        "alive", "begin", "bodies", "env", "expiry", "generation", "heads", "inode", "journal", "leases",
+        "negatives", "path", "queue", "room", "sizes",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, generation: int, map_size: int, *, synced: bool) -> None:
+        self.path: Final = path
+        self.generation: Final = generation
+        self.env = lmdb.open(
+            str(path), subdir=False, map_size=map_size, mode=0o600, max_dbs=8, max_readers=_READERS,
+            sync=synced, metasync=synced, max_spare_txns=0,
+        )  # fmt: skip
+        self.begin: Final = self.env.begin
+        self.alive: Final = _alive()
+        self.sizes: Final = Sizes(self.env.stat()["psize"])
+        try:
+            self._furnish()
+        except BaseException:
+            self.env.close()
+            raise
+
+    def _furnish(self) -> None:
+        """Open the databases, and make what a new file needs."""
+        self._make_whole()
+        self.env.reader_check()
+        with self.env.begin(write=True) as transaction:
+            names = ("heads", "bodies", "queue", "negatives", "expiry", "journal", "leases", "room")
+            opened = [self.env.open_db(name.encode("ascii"), txn=transaction) for name in names]
+            self.heads, self.bodies, self.queue, self.negatives = opened[:4]
+            self.expiry, self.journal, self.leases, self.room = opened[4:]
+            totals = transaction.get(TOTALS, db=self.room)
+            if totals is None:
+                totals = Totals(time.monotonic()).pack()
+                transaction.put(TOTALS, totals, db=self.room)
+            Totals.read(totals)
+        self.inode = os.stat(self.path).st_ino
+
+    def _make_whole(self) -> None:
+        """Lengthen a file that is shorter than its pages: to read past its end would kill the process."""
+        if not hasattr(os, "posix_fallocate"):
+            return
+        wanted = (self.env.info()["last_pgno"] + 1) * self.sizes.page
+        if os.stat(self.path).st_size >= wanted:
+            return
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, wanted - 1, 1)  # which never shortens, whoever writes meanwhile
+        finally:
+            os.close(descriptor)
+
+    def is_current(self) -> bool:
+        """Whether this is the file that a newcomer would open."""
+        try:
+            if os.stat(self.path).st_ino != self.inode:
+                return False
+        except OSError:
+            return False
+        return not os.path.exists(self.path.with_name(_next_name(self.path.name)))
+
+
+def _alive() -> Any:
+    """One byte that is 1 in this process and 0 in its forks, where the system can do that."""
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page.madvise(_WIPE_ON_FORK)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return bytearray(b"\1")
+    page[0] = 1
+    return page
+
+
+def _next_name(name: str) -> str:
+    boot, generation, _ = name.split(".")
+    return f"{boot}.{int(generation) + 1}.mdb"
+
+
+def trouble_with(directory: Path) -> str | None:
+    """Why a directory that exists must not hold a cache."""
+    if not directory.is_dir():
+        return "that is no directory; name one that is or may be made"
+    if sys.platform != "win32" and os.stat(directory).st_mode & 0o002:
+        return f"everybody may write there, and so plant pages; chmod o-w {directory}, or name another"
+    return None
