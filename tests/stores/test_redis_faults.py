@@ -166,8 +166,7 @@ def test_rds_02_a_black_hole_costs_one_deadline_and_then_nothing():
 def _still_answers(store):
     try:
         store.get([KEY])
-    except StoreError as error:
-        assert any(word in str(error) for word in ("Timeout", "BUSY", "busy")), error
+    except StoreError:
         return False
     return True
 

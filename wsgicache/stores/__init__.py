@@ -7,6 +7,7 @@ takes the URL and a `StoreOptions` and returns a store.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -217,10 +218,14 @@ def _opener(url: str, module: str, function: str, extra: str) -> Opener:
 
 
 def shown(url: str) -> str:
-    """A URL as it may be shown: without the password in it."""
+    """A URL as it may be shown: without the passwords in it."""
+    url = _PASSWORD.sub(r"\1***", url)
     before, at, after = url.rpartition("@")
     if not at:
         return url
     start, slashes, credentials = before.partition("://")
     user, colon, _ = credentials.partition(":")
     return f"{start}{slashes}{user}{colon}{'***' if colon else ''}@{after}"
+
+
+_PASSWORD: Final = re.compile(r"([?&][a-z_]*password=)[^&]*")

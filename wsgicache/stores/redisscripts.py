@@ -55,8 +55,9 @@ local function stand()
   local own = redis.pcall('HMGET', KEYS[3], '#run', '#floor', '#epoch')
   local kept = redis.pcall('ZCARD', KEYS[2])
   local known = redis.pcall('HLEN', KEYS[3])
-  if type(mark) == 'string' and not own.err and own[1] == ARGV[1] and type(kept) == 'number'
-      and known == kept + 3 then
+  local list = redis.call('TYPE', KEYS[4]).ok
+  if (list == 'list' or list == 'none') and type(mark) == 'string' and not own.err
+      and own[1] == ARGV[1] and type(kept) == 'number' and known == kept + 3 then
     local epoch, seq, nonce = string.match(mark, '^([0-9a-f]+) (%d+) ([0-9a-f]+)$')
     if epoch and epoch == own[3] then return epoch, tonumber(seq), nonce, own[2] end
   end
