@@ -152,11 +152,7 @@ class Server:
         else:
             pool.release(client)
             return answer
-        return self._ask_anew(command, args)
-
-    def _ask_anew(self, command: str, args: tuple[Any, ...]) -> Any:
-        pool = self.pool
-        while pool.free:  # they were made before the server went, like the one that was closed
+        while pool.free:  # they were made before the server went, like this one
             pool.destroy(pool.get())
         return self._ask(command, args)
 
