@@ -23,12 +23,12 @@ LAYERS = {
     "2 stores": [
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
-        "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister", "stores.values",
+        "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
         "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
         "stores.lmdb", "stores.lmdbentries", "stores.lmdbfile", "stores.lmdbhandle", "stores.lmdbjournal",
         "stores.lmdbpages", "stores.lmdbrecords", "stores.lmdbroom",
         "stores.near", "stores.copies", "stores.heartbeat", "stores.rollcall", "stores.steps",
-        "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",
+        "stores.values", "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",

@@ -206,6 +206,42 @@ def test_memcached_through_cachelib_is_refused():
         CachelibStore(cachelib.MemcachedCache(object()))
 
 
+class Table:
+    """A table of DynamoDB as far as these tests can have one; there is no server to be had."""
+
+    def __init__(self):
+        self.read = []
+
+    def get_item(self, **arguments):
+        self.read.append(arguments)
+        return {}
+
+    def delete_item(self, **arguments):
+        return "deleted"
+
+
+def test_dynamodb_is_read_as_it_is_now():
+    """Unless it is asked to, it may answer with what was there a second ago: before a purge."""
+    cache = cachelib.DynamoDbCache.__new__(cachelib.DynamoDbCache)
+    cache._table, cache._key_field, cache.key_prefix, cache.serializer = Table(), "cache_key", "", None
+    store = CachelibStore(cache)
+    assert store._ask("get", "name") is None
+    assert cache._table.read == [{"Key": {"cache_key": "name"}, "ConsistentRead": True}]
+    assert store._cache._table.delete_item(Key="name") == "deleted"
+    cache._get_item("name")
+    assert "ConsistentRead" not in cache._table.read[1]  # the caller's own object is as it was
+
+
+def test_a_cache_of_one_process_says_so(caplog, tmp_path):
+    CachelibStore(cachelib.SimpleCache())
+    assert [record.getMessage().split(":")[1] for record in caplog.records] == [
+        "SimpleCache is one process's"
+    ]
+    caplog.clear()
+    CachelibStore(cachelib.FileSystemCache(str(tmp_path)))
+    assert not caplog.records
+
+
 def test_a_directory_is_pruned_at_its_threshold(tmp_path):
     """The count of files is kept through the serializer, and begins with what is there."""
     cache = cachelib.FileSystemCache(str(tmp_path), threshold=20)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 
@@ -15,7 +16,7 @@ from wsgicache.journal import Kind, Mark, Purge, PurgeIndex, Verdict
 from wsgicache.stores import StoreError, StoreOptions
 from wsgicache.stores.breaker import CircuitOpen
 from wsgicache.stores.memcached import MemcachedStore
-from wsgicache.stores.memcachedservers import Ring
+from wsgicache.stores.memcachedservers import Ring, Servers
 
 PURGE = [Purge(Kind.ALL, "")]
 
@@ -354,6 +355,92 @@ def test_a_call_that_is_killed_leaves_no_connection_behind(call):
         assert store._home.breaker.is_open is False
         assert found(store) == b"body"
         store.close()
+
+
+# --- several servers in one round trip -------------------------------------------------------------
+
+
+class Talking:
+    """A server that answers each question after it has called `before(number of the question)`."""
+
+    def __init__(self, before):
+        self._before = before
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.spec = ("127.0.0.1", self._listening.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self):
+        connection, _ = self._listening.accept()
+        with connection:
+            number = 0
+            while connection.recv(1000):
+                self._before(number)
+                connection.sendall(b"VALUE a 0 1\r\n%d\r\nEND\r\n" % number)
+                number += 1
+
+    def close(self):
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self._listening.close()
+
+
+def test_several_servers_are_asked_before_the_first_is_waited_for():
+    """Each answers the second question only when the other has heard it too."""
+    both = threading.Barrier(2)
+    talking = [Talking(lambda number: number and both.wait(10)) for _ in range(2)]
+    servers = Servers([server.spec for server in talking], talking[0].spec, 5.0)
+    asked = [(servers.all[server.spec], [b"a"]) for server in talking]
+    for number in range(3):  # the first makes the connections
+        assert servers.get_many(asked) == {b"a": b"%d" % number}
+    servers.close()
+    for server in talking:
+        server.close()
+
+
+@pytest.mark.parametrize("how", ["silent", "killed"])
+def test_an_answer_that_nobody_waited_for_is_never_the_next_ones(how):
+    with memcached() as first, memcached() as second:
+        servers = Servers(
+            [("127.0.0.1", first.port), ("127.0.0.1", second.port)], ("127.0.0.1", first.port), 5.0
+        )
+        one, other = servers.all.values()
+        one.call("set", b"a", b"1")
+        for name in (b"a", b"b"):
+            other.call("set", name, name * 3)
+        assert servers.get_many([(one, [b"a"]), (other, [b"b"])]) == {b"a": b"1", b"b": b"bbb"}
+        (client,) = one.pool.free
+        real = client.sock
+        client.sock = KilledSocket(real) if how == "killed" else SilentSocket(real)
+        with pytest.raises(Killed if how == "killed" else StoreError):
+            servers.get_many([(one, [b"a"]), (other, [b"a"])])
+        assert [server.pool.used + server.pool.free for server in (one, other)] == [(), ()]
+        assert other.call("get_many", [b"b"]) == {b"b": b"bbb"}
+        servers.close()
+
+
+class SilentSocket(KilledSocket):
+    def recv(self, size):
+        raise TimeoutError("timed out")
+
+
+def test_a_restart_between_two_questions_is_not_noticed():
+    with memcached() as first, memcached() as second:
+        servers = Servers(
+            [("127.0.0.1", first.port), ("127.0.0.1", second.port)], ("127.0.0.1", first.port), 5.0
+        )
+        one, other = servers.all.values()
+        for _ in range(3):
+            one.call("set", b"a", b"1")
+            other.call("set", b"b", b"2")
+            assert servers.get_many([(one, [b"a"]), (other, [b"b"])]) == {b"a": b"1", b"b": b"2"}
+            second.restart()
+            assert servers.get_many([(one, [b"a"]), (other, [b"b"])]) == {b"a": b"1"}
+            first.restart()
+            assert servers.get_many([(one, [b"a"]), (other, [b"b"])]) == {}
+        assert not one.breaker.opened
+        assert not other.breaker.opened
+        servers.close()
 
 
 # --- forks -----------------------------------------------------------------------------------------

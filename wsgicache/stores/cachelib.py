@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import os
 import threading
@@ -48,6 +49,8 @@ from .values import (
     write_text,
 )
 
+log: Final = logging.getLogger("wsgicache")
+
 _LONGEST: Final = 365 * 24 * 3600
 """Seconds that anything is kept; the mark is written anew by every purge."""
 
@@ -78,6 +81,10 @@ class CachelibStore:
         self._breaker = Breaker(f"cachelib:{type(cache).__name__}", (Exception,))
         self._furnish("", memo_bytes, signing_keys)
         _stores.add(self)
+        if isinstance(cache, cachelib.SimpleCache):
+            log.warning(
+                "cachelib:SimpleCache is one process's: a purge reaches one worker; memory:// is faster"
+            )
 
     def _furnish(self, namespace: str, memo_bytes: int, signing_keys: Keys) -> None:
         self._memo_bytes = memo_bytes

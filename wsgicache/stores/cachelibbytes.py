@@ -73,9 +73,25 @@ def adapted(cache: Any) -> Any:
         raise ValueError(f"{name} has no serializer to replace; let its values go through self.serializer")
     adapted = copy.copy(cache)
     adapted.serializer = PlainBytes()
+    if isinstance(adapted, cachelib.DynamoDbCache):
+        adapted._table = _Consistent(adapted._table)
     if isinstance(adapted, cachelib.FileSystemCache):  # it had counted its files in its own way
         adapted._update_count(value=len(list(adapted._list_dir())))
     return adapted
+
+
+class _Consistent:
+    """A DynamoDB table that is read as it is now, not as it was a second ago: a purge must be seen."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def get_item(self, **arguments: Any) -> Any:
+        """Read an item."""
+        return self._table.get_item(**{**arguments, "ConsistentRead": True})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
 
 
 def is_atomic(cache: Any) -> bool:

@@ -115,10 +115,10 @@ class MemcachedStore:
     # --- entries -----------------------------------------------------------------------------------
 
     def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
-        """What is stored under each key, and the mark, read first.
+        """What is stored under each key, and the mark, asked for first.
 
-        One round trip where all is on the journal's server; otherwise one for the mark and one for each
-        server, in turn.
+        One round trip, also where several servers are asked. That an entry may be read a moment before the
+        mark does no harm: it is judged by the later one, so by all purges there are.
         """
         names = [self._name("e", key) for key in keys]
         raw_mark, found = self._fetch(names)
@@ -130,9 +130,9 @@ class MemcachedStore:
         places: dict[Server, list[bytes]] = {self._home: [self._mark_name]}  # the mark is asked for first
         for name in names:
             places.setdefault(self._servers.of(name), []).append(name)
-        found: dict[bytes, bytes] = {}
+        found = self._servers.get_many([(server, there[:_AT_ONCE]) for server, there in places.items()])
         for server, there in places.items():
-            for start in range(0, len(there), _AT_ONCE):
+            for start in range(_AT_ONCE, len(there), _AT_ONCE):
                 found.update(server.call("get_many", there[start : start + _AT_ONCE]))
         return found.pop(self._mark_name, None), found
 
@@ -162,12 +162,10 @@ class MemcachedStore:
         server = self._servers.of(name)
         if server is home:
             found = home.call("get_many", (mark_name, name))
-            mark: bytes | None = found.get(mark_name)
-            raw = found.get(name)
         else:
-            mark = home.call("get", mark_name)
-            raw = server.call("get", name)
-        if raw == slot.raw:
+            found = self._servers.get_many(((home, (mark_name,)), (server, (name,))))
+        if found.get(name) == slot.raw:
+            mark: bytes | None = found.get(mark_name)
             return mark
         self._memo.forget(slot.key)
         return None

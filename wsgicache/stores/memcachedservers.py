@@ -11,6 +11,7 @@ The rules this file obeys:
 - A connection on which anything was raised, a greenlet's kill included, is closed: replies never shift.
 - A connection that its server has closed (it was restarted) is not a server that does not answer: the call
   is made once more on a new one.
+- Of several servers each is asked before the first answer is waited for, so that all take one round trip.
 - A child never touches its parent's connections.
 """
 
@@ -121,16 +122,22 @@ class Server:
             breaker.enter()
         try:
             answer = self._ask(command, args)
-        except _TROUBLE as error:
-            breaker.fail(error, probe=probe)
-            raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
-        except Exception as error:  # what it said, and whatever pymemcache makes of what is no answer
-            breaker.succeed()
-            self._item_size = None  # it may be another than it was
-            raise Refused(f"{self.name}: {command}: {error or type(error).__name__}") from error
+        except Exception as error:
+            raise self._told(error, command, probe) from error
         if breaker.is_open:
             breaker.succeed()
         return answer
+
+    def _told(self, error: Exception, command: str, probe: bool) -> StoreError:
+        """What to raise for what pymemcache raised."""
+        why = str(error) or type(error).__name__
+        if isinstance(error, _TROUBLE):
+            self.breaker.fail(error, probe=probe)
+            return StoreError(f"{self.name}: {why}")
+        # What it said, or whatever pymemcache makes of what is no answer.
+        self.breaker.succeed()
+        self._item_size = None  # it may be another than it was
+        return Refused(f"{self.name}: {command}: {why}")
 
     def _ask(self, command: str, args: tuple[Any, ...]) -> Any:
         pool = self.pool
@@ -149,6 +156,45 @@ class Server:
             pool.destroy(pool.get())
         return self._ask(command, args)
 
+    def send_ahead(self, names: Sequence[bytes]) -> Any:
+        """Ask for names on a connection that is there already; it, or None where there is none."""
+        client = self.pool.get()
+        try:
+            if client.sock is None:
+                self.pool.release(client)
+                return None
+            client.sock.sendall(b"get %b\r\n" % b" ".join(names))
+        except OSError:  # closed: `read` asks anew
+            self.pool.destroy(client)
+            return None
+        except BaseException:
+            self.pool.destroy(client)
+            raise
+        client.sock = _Asked(client.sock)
+        return client
+
+    def read(self, client: Any, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The answer to what was sent ahead on a connection; without one, ask now.
+
+        Raises:
+            StoreError: it did not answer, or not as it should.
+        """
+        if client is None:
+            return self.call("get_many", names)  # type: ignore[no-any-return]
+        asked = client.sock
+        try:
+            found: dict[bytes, bytes] = client.get_many(names)
+        except BaseException as error:
+            self.pool.destroy(client)
+            if isinstance(error, _CLOSED):
+                return self.call("get_many", names)  # type: ignore[no-any-return]
+            if isinstance(error, Exception):
+                raise self._told(error, "get_many", probe=False) from error
+            raise
+        client.sock = asked.sock
+        self.pool.release(client)
+        return found
+
     def has_room_for(self, name: bytes, value: bytes) -> bool:
         """Whether a value is no larger than the server takes; what it takes is asked once."""
         size = self._item_size
@@ -164,6 +210,20 @@ class Server:
         """Close every connection, in use or not."""
         for client in (*self.pool.used, *self.pool.free):  # without its lock, which a fork may have lost
             client.close()
+
+
+class _Asked:
+    """A socket on which the question has been sent: pymemcache sends it, and it has gone already."""
+
+    __slots__ = ("close", "recv", "sock")
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.recv = sock.recv
+        self.close = sock.close
+
+    def sendall(self, data: bytes) -> None:
+        """Nothing is left to be sent."""
 
 
 class Servers:
@@ -208,6 +268,30 @@ class Servers:
     def of(self, name: bytes) -> Server:
         """The server that a name lives on."""
         return self.all[self._spec_of[self._node_of(name)]]
+
+    def get_many(self, asked: Sequence[tuple[Server, Sequence[bytes]]]) -> dict[bytes, bytes]:
+        """What servers have under names, in one round trip; the first in the list is asked first.
+
+        Raises:
+            StoreError: one of them did not answer.
+        """
+        found: dict[bytes, bytes] = {}
+        if len(asked) == 1 or any([server.breaker.is_open for server, _ in asked]):
+            for server, names in asked:
+                found.update(server.call("get_many", names))
+            return found
+        waiting: list[tuple[Server, Any, Sequence[bytes]]] = []
+        try:
+            for server, names in asked:
+                waiting.append((server, server.send_ahead(names), names))
+            while waiting:
+                server, client, names = waiting.pop(0)
+                found.update(server.read(client, names))
+        finally:  # of those that nobody has waited for the answer is still to come
+            for server, client, _ in waiting:
+                if client is not None:
+                    server.pool.destroy(client)
+        return found
 
     def close(self) -> None:
         """Close what this process has; what is asked later connects again."""
