@@ -22,7 +22,7 @@ from .follow import Follower, Look
 from .head import Head
 from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
-from .key import search_key, selectors, variant_key, varying_values
+from .key import search_key, selectors, target_of, variant_key, varying_values
 from .leases import Leases
 from .observe import Observer
 from .options import OptionError, Settings
@@ -31,7 +31,7 @@ from .owed import Owed
 from .plan import Plan, normalisers_for, plans_for
 from .policy import Admission, admit, judge
 from .profile import PROFILES
-from .ready import ReadyVariants, ready
+from .ready import ALWAYS, ReadyVariants, ready
 from .rules import RuleSet
 from .search import search_rules
 from .sharing import SITE, SharedCounts, describe
@@ -424,9 +424,10 @@ class Engine:
             self._store_failed(error)
 
     def revoke(self, entry: Entry) -> None:
-        """Take back an entry that turned out not to be whole, unless it was replaced already."""
+        """Take back an entry that turned out not to be fit, unless it was replaced already."""
         key = _place(entry)
-        store = self.follower_of(key).store
+        follower = self.follower_of(key)
+        store = follower.store
         try:
             (stored,), _ = store.get([key])
             # A hit may have put another object in its place: the same response with an ETag.
@@ -434,6 +435,8 @@ class Engine:
                 store.delete(key, stored)
         except Exception as error:
             self._store_failed(error)
+        if follower.trust is not ALWAYS:  # a near tier elsewhere may have copied it meanwhile
+            self._purge_or_owe([Purge(Kind.URL, target_of(entry.key))])
 
     def _store_failed(self, error: Exception) -> None:
         self.observer.store_failures.add()

@@ -233,6 +233,11 @@ def url_targets(parts: Parts) -> tuple[str, ...]:
     )
 
 
+def target_of(key: str) -> str:
+    """The URL target that covers a key and its variants, and nothing else."""
+    return url_targets(split_key(key))[-1]
+
+
 def prefix_targets(parts: Parts) -> list[str]:
     """Every prefix target that covers a key: each ancestor of the path, anywhere or on its origin."""
     origin = parts.origin

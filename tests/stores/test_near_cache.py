@@ -6,6 +6,7 @@ import pytest
 from near_helpers import BOUND, MAX_AGE, Remote, World, purge_all
 
 from wsgicache import Rule, WSGICache
+from wsgicache.entry import Variants
 from wsgicache.testing import Response, ScriptedApp, ask, make_environ, run
 
 PATH = "/blog/post"
@@ -201,3 +202,32 @@ def test_a_request_that_began_before_trust_came_back_is_not_answered_from_before
     reply = run(site.one, Slow(make_environ(PATH)))
     assert engine.stamp is not stamp
     assert reply.body == b"2"
+
+
+def test_a_page_that_was_not_whole_is_taken_back_everywhere(site):
+    """Another worker copied it in the moment before that turned out."""
+    seen = []
+
+    def body():
+        yield b"half"
+        seen.append(ask(site.two, PATH).body)
+        raise OSError("the disk broke")
+
+    site.app.answers(Response(headers=[("Content-Length", "4")], body=body))
+    with pytest.raises(OSError, match="the disk broke"):
+        ask(site.one, PATH)
+    assert seen == [b"half"]
+    site.app.answers(site.answer)
+    assert ask(site.one, PATH).body == b"1"
+    site.beat()
+    assert site.warm(site.two) == b"1"
+
+
+def test_a_variant_is_noted_beside_those_of_other_workers(site):
+    """Not beside those that a copy of the record knows."""
+    for cache, kind in ((site.one, "a"), (site.two, "b"), (site.one, "c"), (site.two, "d")):
+        ask(cache, "/vary", headers={"X-Kind": kind})
+    records = [stored for stored in site.remote.scan("/vary") if isinstance(stored, Variants)]
+    assert [len(record.variants) for record in records] == [4]
+    for kind, body in zip("abcd", (b"1", b"2", b"3", b"4"), strict=True):
+        assert site.warm(site.one, "/vary", **{"X-Kind": kind}) == body
