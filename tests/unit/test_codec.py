@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import codec_fuzz
@@ -38,7 +39,7 @@ from wsgicache.journal import Journal, Kind, Mark, Purge
 from wsgicache.testing.contract import ODD_KEYS, contents
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTATIONS = int(os.environ.get("WSGICACHE_MUTATIONS", "1000000"))
+MUTATIONS = max(20_000, int(os.environ.get("WSGICACHE_MUTATIONS", "1000000")))
 """How many damaged forms are tried; a machine that is short of time may set fewer."""
 PROCESSES = 2
 STORED = st.one_of(entries(), RECORDS)
@@ -211,6 +212,18 @@ def test_the_border_between_them_is_nowhere_else(stored, data):
         decode_parts(whole[:other], whole[other:])
 
 
+@pytest.mark.parametrize("off", [-4, -1, 1, 2**31])
+@pytest.mark.parametrize("told", ["size", "body_size"])
+def test_parts_are_as_long_as_the_header_says(told, off):
+    """Although the checksum fits."""
+    payload, body = parts_of(page())
+    sizes = {"size": len(payload), "body_size": len(body)}
+    assert contents(decode_parts(seal(payload, body, **sizes), body)) == contents(page())
+    sizes[told] += off
+    with pytest.raises(DecodeError, match="cut off, or more than one"):
+        decode_parts(seal(payload, body, **sizes), body)
+
+
 # --- signatures ------------------------------------------------------------------------------------
 
 NEW, OLD, OTHER = b"new key", b"old key", b"somebody else's"
@@ -259,6 +272,19 @@ def test_a_body_is_not_signed_for_another_head_whose_checksum_fits():
     assert decode_parts(forged, b"forged body").body == b"forged body"
     with pytest.raises(DecodeError, match="not signed"):
         decode_parts(forged, b"forged body", [NEW])
+
+
+def test_a_body_with_the_same_checksum_is_not_signed_either():
+    """A checksum is linear: whoever adds its polynomial to a body changes the body and not the checksum."""
+    bits = 0x1_04C1_1DB7  # of CRC-32, which takes the bits of a byte from the lowest up
+    polynomial = int(f"{bits:033b}"[::-1], 2).to_bytes(8, "little")
+    body = bytes(range(8))
+    forged = bytes(one ^ two for one, two in zip(body, polynomial, strict=True))
+    assert (zlib.crc32(forged), forged != body) == (zlib.crc32(body), True)
+    head, _ = encode_parts(page(body=body), [NEW])
+    assert decode_parts(head, forged).body == forged
+    with pytest.raises(DecodeError, match="not signed"):
+        decode_parts(head, forged, [NEW])
 
 
 def test_the_border_is_signed_too():
