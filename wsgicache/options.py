@@ -171,7 +171,7 @@ def read_names(value: Any) -> tuple[str, ...]:
 
 
 def read_secrets(value: Any) -> tuple[str, ...]:
-    """Keys, as names. One that is empty is somebody's variable that is not set, and anybody could guess it."""
+    """Keys, as names. One that is empty is a variable that somebody forgot to set: anybody could guess it."""
     names = value.split(",") if isinstance(value, str) else value
     if isinstance(names, Iterable):
         names = [name.strip() if isinstance(name, str) else name for name in names]
@@ -316,9 +316,9 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
         Option(
             "signing_keys", read_secrets, (), "secrets",
-            "Entries in a shared store are signed with the first and must be signed with one of them. To change "
-            "keys without a miss, deploy with the new key last, then with the new key first, then without the "
-            "old one.",
+            "Entries in a shared store are signed with the first and must be signed with one of them. To "
+            "change keys without a miss, deploy with the new key last, then with the new key first, then "
+            "without the old one.",
         ),
         Option(
             "max_body_bytes", read_bytes, 1 << 20, "bytes",

@@ -3,6 +3,7 @@
 import random
 import sys
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_keys_are_changed_in_a_rolling_deploy_without_a_miss(url):
     """The new key is known before it signs, and the old one until nothing that it signed is left."""
     steps = [(OLD,), (OLD, NEW), (NEW, OLD), (NEW,)]
     with releases(url, *steps) as made:
-        for number, (before, after) in enumerate(zip(made, made[1:], strict=False)):
+        for number, (before, after) in enumerate(pairwise(made)):
             for one, other in ((before, after), (after, before)):
                 path = f"/{number}/{'old' if one is before else 'new'}"
                 assert one.ask(path).stored
@@ -267,7 +268,7 @@ def test_keys_are_for_stores_that_are_opened_by_url():
 @pytest.mark.parametrize("keys", ["", "hush,", " , hush", [""], ["hush", ""], ["hush", " "]])
 def test_an_empty_key_is_refused_and_no_other_is_shown(keys):
     """Somebody's variable is not set: without a word, anybody could sign."""
-    with pytest.raises(OptionError, match="signing_keys = … .*a key is empty") as told:
+    with pytest.raises(OptionError, match=r"signing_keys = … .*a key is empty") as told:
         WSGICache(ScriptedApp(), signing_keys=keys)
     assert "hush" not in str(told.value)
     with pytest.raises(OptionError, match="a key is empty"):
