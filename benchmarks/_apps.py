@@ -161,12 +161,12 @@ def flask_uncached() -> App:
     return flask_app.wsgi_app
 
 
-def flask_caching_cached() -> App:
-    """Return the same view under Flask-Caching's `cached`, with SimpleCache."""
+def flask_caching_cached(**config: Any) -> App:
+    """Return the same view under Flask-Caching's `cached`, with SimpleCache unless `config` says more."""
     from flask_caching import Cache
 
     flask_app, page = _flask_page()
-    cache = Cache(flask_app, config={"CACHE_TYPE": "SimpleCache"})
+    cache = Cache(flask_app, config={"CACHE_TYPE": "SimpleCache", **config})
     flask_app.add_url_rule(PATH, view_func=cache.cached(timeout=LIFETIME)(page))
     return flask_app.wsgi_app
 
@@ -201,11 +201,19 @@ def before_after(*, store_again: bool) -> App:
     return flask_app.wsgi_app
 
 
+LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+
+
 def django_locmem() -> App:
-    """Return a Django site of one view under the per-site cache middleware, with locmem.
+    """Return a Django site of one view under the per-site cache middleware, with locmem."""
+    return django_cached("default", {})
+
+
+def django_cached(alias: str, caches: dict[str, dict[str, str]]) -> App:
+    """Return a Django site of one view under the per-site cache middleware.
 
     Nothing else is configured: no session, no database, no other middleware, no debugging.
-    Django has one configuration per process, so this is made once per process.
+    Django has one configuration per process, so the first call has to name all caches.
     """
     import django
     from django.conf import settings
@@ -217,18 +225,20 @@ def django_locmem() -> App:
         Views.runs += 1
         return HttpResponse(PAGE)
 
-    settings.configure(
-        DEBUG=False,
-        ALLOWED_HOSTS=["*"],
-        ROOT_URLCONF=(path(PATH.lstrip("/"), page),),
-        USE_I18N=False,
-        CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}},
-        CACHE_MIDDLEWARE_SECONDS=LIFETIME,
-        MIDDLEWARE=[
-            "django.middleware.cache.UpdateCacheMiddleware",
-            "django.middleware.cache.FetchFromCacheMiddleware",
-        ],
-    )
-    django.setup()
+    if not settings.configured:
+        settings.configure(
+            DEBUG=False,
+            ALLOWED_HOSTS=["*"],
+            ROOT_URLCONF=(path(PATH.lstrip("/"), page),),
+            USE_I18N=False,
+            CACHES={"default": LOCMEM, **caches},
+            CACHE_MIDDLEWARE_SECONDS=LIFETIME,
+            MIDDLEWARE=[
+                "django.middleware.cache.UpdateCacheMiddleware",
+                "django.middleware.cache.FetchFromCacheMiddleware",
+            ],
+        )
+        django.setup()
+    settings.CACHE_MIDDLEWARE_ALIAS = alias  # each middleware reads it when it is made
     application: App = get_wsgi_application()
     return application

@@ -1,8 +1,9 @@
 """Many clients at once on one page that takes its time: how often does its view run, how long do they wait?
 
-    python benchmarks/stampede.py [--clients 50] [--view-seconds 0.5] [--processes 1] [--rounds 5]
+    python benchmarks/stampede.py [--clients 50] [--processes 2] [--threads 25] [--rounds 5]
 
-Prints versions and processor, one table, and those goals of the project that this run can judge.
+Each site has the store that its name says, on a server of its own that is started here. Prints versions and
+processor, one table, and those goals of the project that this run can judge.
 How to read it: benchmarks/README.md.
 """
 
@@ -19,16 +20,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from _apps import PAGE
 from _measure import cpu_model, describe, table, versions
+from _servers import SERVERS, Missing, needs
 from _stampede import add_options
 
-LABELS = {"bare": "Flask, no cache", "flask-caching": "Flask-Caching, SimpleCache", "wsgicache": "wsgicache"}
+LABELS = {
+    "bare": "Flask, no cache",
+    "flask-caching": "Flask-Caching, SimpleCache",
+    "flask-caching-redis": "Flask-Caching, RedisCache",
+    "wsgicache": "wsgicache, memory://",
+    "wsgicache-lmdb": "wsgicache, lmdb://",
+    "wsgicache-redis": "wsgicache, redis://",
+    "wsgicache-redis-near": "wsgicache, redis://, near tier",
+    "wsgicache-memcached": "wsgicache, memcached://",
+}
 KINDS = {"cold": "cold", "plain": "expired", "window": "expired, with stale-while-revalidate"}
 """What the page is when the clients come. `plain` and `window` were asked for before, and are out of date."""
 
@@ -68,10 +79,24 @@ class Site:
         return self._runs.stat().st_size
 
 
+def server_of(site: str) -> str | None:
+    """The server that a site's workers share, by its name; None: they share nothing."""
+    return next((name for name in SERVERS if name in site.split("-")), None)
+
+
 @contextmanager
 def running(name: str, options: argparse.Namespace) -> Iterator[Site]:
-    """Start a site in a process of its own; its socket listens before, so nobody comes too early."""
-    with tempfile.TemporaryDirectory() as directory:
+    """Start a site in processes of its own; its socket listens before, so nobody comes too early.
+
+    Raises:
+        Missing: its server or a package is not installed.
+    """
+    server = server_of(name)
+    if name.startswith("flask-caching"):
+        needs("flask_caching")
+    with ExitStack() as stack:
+        store = "memory://" if server is None else stack.enter_context(SERVERS[server]())
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
         runs = Path(directory) / "runs"
         runs.touch()
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
@@ -79,7 +104,7 @@ def running(name: str, options: argparse.Namespace) -> Iterator[Site]:
             process = subprocess.Popen(
                 [
                     sys.executable, str(Path(__file__).with_name("_stampede.py")),
-                    name, str(listening.fileno()), str(runs),
+                    name, str(listening.fileno()), str(runs), "--store", store,
                     "--processes", str(options.processes), "--threads", str(options.threads),
                     "--view-seconds", str(options.view_seconds), "--lifetime", str(options.lifetime),
                 ],
@@ -163,17 +188,21 @@ def one_round(site: Site, rows: Sequence[Row], number: int, options: argparse.Na
         row.wrong += sum(not client.right for client in clients)
 
 
-def run(options: argparse.Namespace) -> list[Row]:
-    """All rounds of all rows."""
-    rows = []
+def run(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """All rounds of all rows, and what is missing for those sites that could not be started."""
+    rows, skipped = [], []
     for name in options.sites:
         mine = [Row(name, kind) for kind in KINDS]
-        with running(name, options) as site:
-            stampede(site.port, "/warm/0", options.clients)  # imports, threads
-            for number in range(options.rounds):
-                one_round(site, mine, number, options)
+        try:
+            with running(name, options) as site:
+                stampede(site.port, "/warm/0", options.clients)  # imports, threads, connections
+                for number in range(options.rounds):
+                    one_round(site, mine, number, options)
+        except Missing as error:
+            skipped.append(f"skipped, not installed: {name}: {error}")
+            continue
         rows += mine
-    return rows
+    return rows, skipped
 
 
 # --- the report ------------------------------------------------------------------------------------
@@ -190,7 +219,7 @@ def report(rows: Sequence[Row], options: argparse.Namespace) -> str:
         ]
         for row in rows
     ]
-    per_process = " (memory:// is each process's own: one run in each)" if options.processes > 1 else ""
+    per_process = " (what is in memory is each process's own)" if options.processes > 1 else ""
     wrong = [f"{row.wrong} wrong answers: {LABELS[row.site]}, {KINDS[row.kind]}" for row in rows if row.wrong]
     return "\n".join(
         [
@@ -208,16 +237,17 @@ def verdicts(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
     """Judge goal 7 of the project's performance goals."""
     judged = []
     for row in rows:
-        if row.site != "wsgicache":
+        if not row.site.startswith("wsgicache"):
             continue
-        most = max(row.runs)
-        goal = f"7  one view run in each process, {KINDS[row.kind]}"
-        judged.append((most <= options.processes, goal, str(most)))
+        store = LABELS[row.site].partition(", ")[2]
+        among, most = ("in each process", options.processes) if server_of(row.site) is None else ("in all", 1)
+        found = max(row.runs)
+        judged.append((found <= most, f"7  one view run {among}, {KINDS[row.kind]}: {store}", str(found)))
         if row.kind == "window":
             p50 = row.percentile(50)
-            goal = f"7  p50 at most {GOAL_P50_MS:.0f} ms, {KINDS[row.kind]}"
+            goal = f"7  p50 at most {GOAL_P50_MS:.0f} ms, {KINDS[row.kind]}: {store}"
             judged.append((p50 <= GOAL_P50_MS, goal, f"{p50:.1f}"))
-    return [f"{'met    ' if met else 'NOT met'}  {goal:70}  {found}" for met, goal, found in judged]
+    return [f"{'met    ' if met else 'NOT met'}  {goal:90}  {found}" for met, goal, found in judged]
 
 
 def as_json(rows: Sequence[Row], options: argparse.Namespace, found: dict[str, str]) -> dict[str, Any]:
@@ -248,13 +278,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     options = parse(arguments)
-    found = versions("flask", "flask-caching", "gunicorn")
-    if found["flask-caching"] == "-" and "flask-caching" in options.sites:
-        options.sites.remove("flask-caching")
-        print("skipped, not installed: flask-caching")
+    found = versions("flask", "flask-caching", "gunicorn", "lmdb", "redis", "pymemcache")
     print(describe(found))
-    rows = run(options)
+    rows, skipped = run(options)
     print(report(rows, options))
+    print("\n".join(skipped), end="\n" if skipped else "")
     if options.json:
         text = json.dumps(as_json(rows, options, found), indent=2)
         options.json.write_text(text + "\n", encoding="utf-8")

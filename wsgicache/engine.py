@@ -557,4 +557,9 @@ def _opened(settings: Settings) -> Store:
             f"store = {given!r} is no store; give a URL such as memory:// or an object with the methods "
             "of wsgicache.Store"
         )
+    if settings.signing_keys:
+        raise OptionError(
+            "signing_keys are for a store that is opened by its URL; this one was made before: give them to "
+            "the store itself"
+        )
     return given

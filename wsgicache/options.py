@@ -170,6 +170,16 @@ def read_names(value: Any) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
+def read_secrets(value: Any) -> tuple[str, ...]:
+    """Keys, as names. One that is empty is a variable that somebody forgot to set: anybody could guess it."""
+    names = value.split(",") if isinstance(value, str) else value
+    if isinstance(names, Iterable):
+        names = [name.strip() if isinstance(name, str) else name for name in names]
+        if "" in names:
+            raise ValueError("a key is empty; give every key, or leave the option out")
+    return read_names(names)
+
+
 def read_fields(value: Any) -> tuple[str, ...]:
     """Header field names, in lower case."""
     names = tuple(name.lower() for name in read_names(value))
@@ -305,8 +315,10 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "that dies meanwhile costs the others this long at most.",
         ),
         Option(
-            "signing_keys", read_names, (), "secrets",
-            "Entries in a shared store are signed with the first and must be signed with one of them.",
+            "signing_keys", read_secrets, (), "secrets",
+            "Entries in a shared store are signed with the first and must be signed with one of them. To "
+            "change keys without a miss, deploy with the new key last, then with the new key first, then "
+            "without the old one.",
         ),
         Option(
             "max_body_bytes", read_bytes, 1 << 20, "bytes",
@@ -484,7 +496,12 @@ def read_option(table: Mapping[str, Option], name: str, value: Any, where: str) 
     try:
         return option.read(value)
     except (ValueError, TypeError) as error:
-        raise OptionError(f"{where}: {name} = {value!r} is not valid: {error}") from None
+        shown = "…" if name in _SECRET else repr(value)
+        raise OptionError(f"{where}: {name} = {shown} is not valid: {error}") from None
+
+
+_SECRET: Final = frozenset({"secret", "signing_keys"})
+"""Options whose values no error message repeats."""
 
 
 def _known(table: Mapping[str, Option], name: str) -> str:

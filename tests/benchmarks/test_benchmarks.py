@@ -132,3 +132,74 @@ def test_memory(meter: str, tmp_path: Path) -> None:
     assert set(found["hits_us"]) == {"hit-100", "hit-300", "dict-100", "dict-300"}
     assert len(table_rows(done.stdout)) == 4
     assert f"measured by {meter}" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    """Output and JSON of one tiny run over every store."""
+    report = tmp_path_factory.mktemp("stores") / "run.json"
+    done = run("stores.py", *TINY, "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout, json.loads(report.read_text(encoding="utf-8"))
+
+
+STORE_ROWS = {
+    "lmdb": {"lmdb-get", "lmdb-hit"},
+    "redis": {"redis-get", "redis-hit", "redis-near", "redis-flask-caching", "redis-django"},
+    "memcached": {"memcached-get", "memcached-hit", "memcached-flask-caching", "memcached-django"},
+}
+
+
+def test_every_store_is_measured_or_named(stores: tuple[str, dict[str, Any]]) -> None:
+    output, found = stores
+    assert found["wrong"] == []
+    missing = {what.partition(":")[0] for what in found["skipped"]}
+    for server, rows in STORE_ROWS.items():
+        assert server in missing or rows <= set(found["rows"]) | missing
+    assert {"bare", "memory-hit"} <= set(found["rows"])
+    for what in found["skipped"]:
+        assert f"skipped, not installed: {what}" in output
+
+
+def test_each_is_compared_with_a_plain_get_of_its_store(stores: tuple[str, dict[str, Any]]) -> None:
+    output, found = stores
+    for key, row in found["rows"].items():
+        server = key.partition("-")[0]
+        assert row["plain"] == (f"{server}-get" if server in STORE_ROWS else None)
+    assert len(table_rows(output)) == len(found["rows"])
+    assert "redis-server " in output.splitlines()[0]
+
+
+def test_goals_of_stores_are_judged(stores: tuple[str, dict[str, Any]]) -> None:
+    output, found = stores
+    assert "memory-hit" in {goal["row"] for goal in found["goals"]}
+    for goal in found["goals"]:
+        assert goal["met"] is (goal["over"] <= goal["bound"])
+    verdicts = [line for line in output.splitlines() if line.startswith(("met ", "NOT met "))]
+    assert len(verdicts) == len(found["goals"])
+
+
+def test_only_the_servers_that_are_asked_for_are_started() -> None:
+    done = run("stores.py", *TINY, "--only", "lmdb")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lmdb: get" in done.stdout
+    assert "redis://" not in done.stdout
+
+
+def test_what_is_not_installed_is_named_with_the_remedy(tmp_path: Path) -> None:
+    """Nothing is on the path: the servers are not found, and the rest is measured."""
+    command = [sys.executable, "-W", "error", str(SCRIPTS / "stores.py"), *TINY]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "skipped, not installed: redis: redis-server: apt-get install redis-server" in done.stdout
+    assert "skipped, not installed: memcached: memcached: apt-get install memcached" in done.stdout
+    assert "memory://: hit" in done.stdout

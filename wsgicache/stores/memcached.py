@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ..codec import encode
+from ..codec import FORMAT, encode
 from ..entry import Stored
 from ..journal import Mark, Purge, Snapshot
 from ..options import read_bytes, read_duration, read_positive
@@ -110,6 +110,8 @@ class MemcachedStore:
         return self._common.rooms.setdefault(namespace, known)
 
     def _name(self, kind: str, text: str) -> bytes:
+        if kind == "e":  # releases that write another format keep what they store apart
+            text = f"{FORMAT} {text}"
         return self._names.of(kind, text).encode("ascii")
 
     # --- entries -----------------------------------------------------------------------------------
