@@ -384,7 +384,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def open_cachelib(url: str, options: StoreOptions) -> CachelibStore:
-    """The store for `cachelib:FileSystemCache?cache_dir=/var/cache/site&threshold=0`, and the like.
+    """The store for `cachelib:FileSystemCache?cache_dir=/var/cache/site&threshold=5000`, and the like.
 
     The name is a class of cachelib, or the dotted path of another; what follows are arguments of it.
 

@@ -156,6 +156,11 @@ class Server:
             pool.destroy(pool.get())
         return self._ask(command, args)
 
+    def get_many(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What it has under names."""
+        found: dict[bytes, bytes] = self.call("get_many", names)
+        return found
+
     def send_ahead(self, names: Sequence[bytes]) -> Any:
         """Ask for names on a connection that is there already; it, or None where there is none."""
         client = self.pool.get()
@@ -180,14 +185,14 @@ class Server:
             StoreError: it did not answer, or not as it should.
         """
         if client is None:
-            return self.call("get_many", names)  # type: ignore[no-any-return]
+            return self.get_many(names)
         asked = client.sock
         try:
             found: dict[bytes, bytes] = client.get_many(names)
         except BaseException as error:
             self.pool.destroy(client)
             if isinstance(error, _CLOSED):
-                return self.call("get_many", names)  # type: ignore[no-any-return]
+                return self.get_many(names)
             if isinstance(error, Exception):
                 raise self._told(error, "get_many", probe=False) from error
             raise
@@ -278,7 +283,7 @@ class Servers:
         found: dict[bytes, bytes] = {}
         if len(asked) == 1 or any([server.breaker.is_open for server, _ in asked]):
             for server, names in asked:
-                found.update(server.call("get_many", names))
+                found.update(server.get_many(names))
             return found
         waiting: list[tuple[Server, Any, Sequence[bytes]]] = []
         try:
