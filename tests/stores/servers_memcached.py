@@ -114,6 +114,15 @@ class Scripted:
             if self._words:
                 connection.sendall(self._words.pop(0))
 
+    def connections(self):
+        """How many there were, once there was one."""
+        pause = threading.Event()
+        for _ in range(500):
+            if self.taken:
+                break
+            pause.wait(0.02)
+        return len(self.taken)
+
     def close(self):
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()

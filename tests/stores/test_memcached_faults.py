@@ -236,11 +236,11 @@ def test_a_silent_server_costs_one_deadline_and_then_nothing(scripted):
     store = MemcachedStore([hole.address], options=StoreOptions(timeout=0.05))
     with pytest.raises(StoreError, match="timed out"):
         store.get(["/a"])
-    assert len(hole.taken) == 1
+    assert hole.connections() == 1
     for _ in range(20):
         with pytest.raises(CircuitOpen):
             store.get(["/a"])
-    assert len(hole.taken) == 1
+    assert hole.connections() == 1
     assert store._home.pool.used == ()
 
 
@@ -276,12 +276,12 @@ def test_a_connection_cut_off_in_mid_reply_is_not_used_again(scripted, words):
     whole = b"VALUE {name} 0 35\r\n" + MARK + b"\r\nEND\r\n"
     name = opened_name()
     server = scripted(words.replace(b"{name}", name), whole.replace(b"{name}", name))
-    store = MemcachedStore([server.address], options=StoreOptions(timeout=0.05))
+    store = MemcachedStore([server.address], options=StoreOptions(timeout=0.5))
     with pytest.raises(StoreError, match="timed out"):
         store.mark_of("/a")
     close_circuits(store)
     assert store.mark_of("/a") == Mark("0" * 16, 0, "0" * 16)
-    assert len(server.taken) == 2
+    assert server.connections() == 2
     store.close()
 
 
@@ -305,7 +305,7 @@ def opened_name():
 )
 def test_an_answer_that_is_none_is_an_error_of_the_store(scripted, words):
     server = scripted(words.replace(b"{name}", opened_name()))
-    store = MemcachedStore([server.address], options=StoreOptions(timeout=1.0))
+    store = MemcachedStore([server.address], options=StoreOptions(timeout=5.0))
     with pytest.raises(StoreError, match=server.address):
         store.get(["/a"])
     assert store._home.pool.used == ()
