@@ -59,7 +59,7 @@ def scripted():
 
 def test_keys_are_spread_over_the_servers(three):
     store = opened(*three)
-    assert all(10 < len(keys) < 32 for keys in keys_by_server(store, three).values())
+    assert all(len(keys) > 3 for keys in keys_by_server(store, three).values())
     other_order = opened(*three[::-1], journal=three[0].address)
     assert keys_by_server(other_order, three) == keys_by_server(store, three)
     put(store, "/17")
