@@ -204,7 +204,7 @@ def summary(counts: Mapping[str, int]) -> dict[str, Any]:
     """
     reasons = {reason: counts.get(REASON + reason.name, 0) for reason in Reason}
     hits = sum(n for reason, n in reasons.items() if reason.is_hit)
-    requests = sum(reasons[reason] for reason in _DECISIONS) + counts.get("unjudged", 0)
+    requests = sum(reasons[reason] for reason in DECISIONS) + counts.get("unjudged", 0)
     misses = sum(reasons[reason] for reason in _MISSES) - reasons[Reason.MISS_MARKER]
     told = ("collapsed", "refreshes", "refreshes_failed", "variants_dropped", "store_failures")
     return {
@@ -219,13 +219,13 @@ def summary(counts: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-_DECISIONS: Final = frozenset(r for r in Reason if r.phase in (Phase.ADMIT, Phase.JUDGE)) | {
+DECISIONS: Final = frozenset(r for r in Reason if r.phase in (Phase.ADMIT, Phase.JUDGE)) | {
     Reason.HIT_STALE_IF_ERROR,
     Reason.STORE_DOWN,
 }
 """Reasons of which each judged request has exactly one; the others say more about it."""
 
-_MISSES: Final = frozenset(r for r in _DECISIONS if r.token in _MISS_TOKENS and r is not Reason.STORE_DOWN)
+_MISSES: Final = frozenset(r for r in DECISIONS if r.token in _MISS_TOKENS and r is not Reason.STORE_DOWN)
 """Decisions for which the app was asked although the store might have answered."""
 
 
