@@ -156,7 +156,13 @@ class Middleware:
                 self._warn_of_processes(environ)
         except Exception as error:
             return self._without_cache(environ, start_response, "looking up", error)
-        return self._answer(environ, start_response, admission, found, hints)
+        if found is None:
+            return self._bypass(environ, start_response, admission)
+        if found.reason.is_hit:
+            return self._deliver(environ, start_response, admission, found)
+        if found.reason is Reason.STORE_DOWN or admission.unstorable is not None:
+            return self._forward_unstored(environ, start_response, admission, found, hints)
+        return self._forward(environ, start_response, admission, found, hints)
 
     def _without_cache(
         self, environ: Environ, start_response: StartResponse, where: str, error: Exception
@@ -170,22 +176,6 @@ class Middleware:
             self.engine.observer.record(outcome)
         except Exception as error:
             self.engine.observer.fault("counting", error)
-
-    def _answer(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        admission: Admission,
-        found: Found | None,
-        hints: Hints,
-    ) -> Iterable[bytes]:
-        if found is None:
-            return self._bypass(environ, start_response, admission)
-        if found.reason.is_hit:
-            return self._deliver(environ, start_response, admission, found)
-        if found.reason is Reason.STORE_DOWN or admission.unstorable is not None:
-            return self._forward_unstored(environ, start_response, admission, found, hints)
-        return self._forward(environ, start_response, admission, found, hints)
 
     def _warn_of_processes(self, environ: Environ) -> None:
         self._warned_of_processes = True
@@ -214,7 +204,8 @@ class Middleware:
         seen: Callable[[str, list[Header]], None] | None = None,
     ) -> Iterable[bytes]:
         """Let the app answer alone; only Cache-Status is added."""
-        head = HeadOnly(outcome, start_response, self.engine, self._shows_key(environ), seen)
+        show_key = SECRET_HEADER in environ and self._shows_key(environ)
+        head = HeadOnly(outcome, start_response, self.engine, show_key, seen)
         try:
             return self.app(environ, head)
         finally:
@@ -341,7 +332,8 @@ class Middleware:
         except Exception as error:
             return self._without_cache(environ, start_response, "answering", error)
         self._record(outcome)
-        start_response(made.status, for_client(headers, outcome, self.engine, self._shows_key(environ)))
+        show_key = SECRET_HEADER in environ and self._shows_key(environ)
+        start_response(made.status, for_client(headers, outcome, self.engine, show_key))
         return made.chunks
 
     # --- forward -----------------------------------------------------------------------------------
@@ -490,7 +482,8 @@ class Middleware:
             seen = self._environ_for_fill(environ, fill)
             if fill.admission.facts.method == "HEAD":
                 start_response = bodiless(start_response)
-            capture = Capture(fill, start_response, self._shows_key(environ))
+            show_key = SECRET_HEADER in environ and self._shows_key(environ)
+            capture = Capture(fill, start_response, show_key)
         except BaseException as error:
             fill.failed()
             if fill.background or not isinstance(error, Exception):
