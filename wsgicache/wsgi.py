@@ -5,11 +5,12 @@ from __future__ import annotations
 import hmac
 import io
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, sleep
 from typing import Any, Final
 
-from .answer import Answer, answer
+from .answer import answer
 from .capture import (
     App,
     Bodiless,
@@ -24,7 +25,7 @@ from .capture import (
 )
 from .collapse import Boarding, Flight, State
 from .engine import Engine, Found
-from .entry import Entry
+from .entry import Entry, Headers
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
 from .head import Head
@@ -37,6 +38,16 @@ from .ready import AGES, HIT_LINES
 
 _MAX_ROUNDS: Final = 4
 """How often a request may find that the flight it waited for is of no use to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """What an armed slot answers to a request that is not plain."""
+
+    status: str
+    headers: Headers
+    chunks: Iterable[bytes]
+    count: Callable[[], int]
 
 
 class Middleware:
@@ -141,7 +152,7 @@ class Middleware:
                 return False
         return True
 
-    def _special(self, environ: Environ, slot: Any, ready: Any) -> Answer | None:
+    def _special(self, environ: Environ, slot: Any, ready: Any) -> Special | None:
         """The answer of an armed slot to a HEAD, a conditional request or one for a range; its fields are
         the whole head. None where the long way has to decide.
 
@@ -165,14 +176,16 @@ class Middleware:
             return None
         now = self._steady()
         self._clock.check(now)
-        if now >= ready.fresh_until or now >= ready.trust.until:
+        trusted_until = ready.trust.until
+        if now >= ready.fresh_until or now >= trusted_until or slot.stamp is not self.engine.stamp:
             return None
         if self._confirm is not None and not self._confirm(slot):
             return None
         slot.visited = True
         made = answer(slot.stored, facts)
         age = int(now - ready.since)
-        return Answer(made.status, (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age]), made.chunks)
+        headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
+        return Special(made.status, headers, made.chunks, ready.count)
 
     # --- every other request -----------------------------------------------------------------------
 
@@ -258,6 +271,7 @@ class Middleware:
     ) -> Iterable[bytes]:
         """The request does not use the cache. An unsafe one still invalidates."""
         outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label)
+        outcome.path = admission.facts.path
         if not is_unsafe(admission.facts.method):
             return self._watch(environ, start_response, outcome)
         heads: list[Head] = []

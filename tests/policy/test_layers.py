@@ -18,7 +18,7 @@ LAYERS = {
     "1 core": [
         "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
-        "cookiepass", "hints",
+        "cookiepass", "hints", "routes",
     ],
     "2 stores": [
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
@@ -31,8 +31,8 @@ LAYERS = {
         "stores.values", "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",
     ],
     "3 engine": [
-        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",
-        "engine", "fill", "config", "explain", "purge",
+        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "history",
+        "switches",         "engine", "fill", "config", "explain", "purge",
     ],
     "4 adapter": ["capture", "wsgi"],
     "5 faces": ["admin", "admin.guard", "admin.endpoint", "cache", "client", "metrics", "paste"],
