@@ -165,7 +165,8 @@ def hit(
 
     def build(key: str, label: str) -> Subject:
         cache = wsgicache(constant_app(*extra), rules=rules())
-        ask(cache, browser_environ())
+        for _ in ("stored", "hit"):
+            ask(cache, browser_environ())
         environ = browser_environ(**(changes or {}))
         check = expect(environ, status=status, body=body, cache=("hit",))
         return Subject(key, label, cache, make(environ), check)

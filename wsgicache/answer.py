@@ -27,13 +27,21 @@ def answer(entry: Entry, facts: Facts) -> Answer:
     whole = _whole(entry, facts.method == "HEAD")
     if entry.terms.code != 200 or not facts.conditional:
         return whole
-    etag, modified, date = entry.etag, entry.last_modified, entry.field("date")
+    etag, modified, date = _validators(entry.headers)
     if not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
         return not_modified_answer(entry.headers)
     asked = facts.range
     if asked is None or facts.method != "GET" or not range_applies(facts.if_range, etag, modified, date):
         return whole
     return _part(entry, asked) or whole
+
+
+def _validators(headers: Headers) -> tuple[str | None, str | None, str | None]:
+    """ETag, Last-Modified and Date, in one pass."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found.setdefault(name.lower(), value)
+    return found.get("etag"), found.get("last-modified"), found.get("date")
 
 
 def _whole(entry: Entry, without_body: bool) -> Answer:

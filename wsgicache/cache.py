@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from werkzeug.wrappers import Response
+
 from .admin.endpoint import Endpoint
 from .admin.guard import Guard
 from .capture import App, Environ, StartResponse
@@ -134,6 +136,16 @@ class WSGICache(Purges, Middleware):
     def stats(self) -> dict[str, Any]:
         """Counters of this process since it started, and the store's numbers."""
         return {**self.engine.observer.stats(), "store": dict(self.store.stats())}
+
+    def metrics(self) -> Response:
+        """The numbers of all workers where they share a store, else of this one, as Prometheus reads them.
+
+        Raises:
+            ImportError: prometheus-client is not installed; the message names the extra.
+        """
+        from . import metrics
+
+        return Response(metrics.exposition(self), content_type=metrics.CONTENT_TYPE)
 
     def close(self) -> None:
         """Let go of the store. The cache must not be used afterwards."""

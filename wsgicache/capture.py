@@ -14,7 +14,7 @@ The rules this file obeys:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -170,7 +170,8 @@ class Capture:
         self._drop_copy()
         if status[:3].isdecimal():
             self._fill.outcome.forward_status = self._fill.outcome.status = int(status[:3])
-        return self._start_response(status, self._told(headers), exc_info)
+        told = for_client(headers, self._fill.outcome, self._fill.engine, self._show_key)
+        return self._start_response(status, told, exc_info)
 
     def _written(self, data: bytes) -> None:
         """The `write()` that the app gets: bytes go to the server before the app returns."""
@@ -192,11 +193,10 @@ class Capture:
         if self._head is None:
             return self._first_pull()
         action = self._decide()
-        if action is Action.PASS:
-            return self._pass_on()
         if action is Action.KEEP:
-            return self._keep_from_start()
-        return self._replace(action)
+            whole = type(self._iterable) is list or type(self._iterable) is tuple
+            return self._keep_list() if whole else self._keep_from_start()
+        return self._pass_on() if action is Action.PASS else self._replace(action)
 
     def _pass_on(self, first: object = _NOT_PULLED) -> Iterable[bytes]:
         """Nothing is kept: the app's own iterable is the response, unless a 304 is enough."""
@@ -247,17 +247,14 @@ class Capture:
 
     def _keep_from_start(self) -> Iterable[bytes]:
         """Keep a copy from the first chunk on."""
-        iterable = self._iterable
-        if type(iterable) is list or type(iterable) is tuple:
-            return self._keep_list(iterable)
         self._chunks = []
         decided = self._head
-        self._iterator = iter(iterable)
+        self._iterator = iter(self._iterable)
         return self._pulled(next(self._iterator, _END), decided)
 
-    def _keep_list(self, given: Sequence[bytes]) -> Iterable[bytes]:
+    def _keep_list(self) -> Iterable[bytes]:
         """The whole body is there already, as with most apps: it is stored, and goes out as it is."""
-        chunks = [chunk if type(chunk) is bytes else _bytes(chunk) for chunk in given]
+        chunks = [chunk if type(chunk) is bytes else _bytes(chunk) for chunk in self._iterable]
         size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         if size > self._fill.admission.plan.max_body_bytes:
             self._guarded("capture", self._fill.too_large, None)
@@ -297,7 +294,7 @@ class Capture:
             if replaced is not None:
                 return replaced
         status, headers = self._require_head()
-        if body and self._announced() is None and fill.entry is not None:
+        if body and fill.head is not None and fill.head.length is None and fill.entry is not None:
             headers = [*headers, ("Content-Length", str(len(body)))]
         self._send(status, headers)
         return None
@@ -405,12 +402,10 @@ class Capture:
 
     def _send(self, status: str, headers: list[Header]) -> None:
         """Give the head to the server."""
-        told = self._told(headers)
+        fill = self._fill
+        told = for_client(headers, fill.outcome, fill.engine, self._show_key)
         self._sent = True
         self._write = self._start_response(status, told)
-
-    def _told(self, headers: list[Header]) -> list[Header]:
-        return for_client(headers, self._fill.outcome, self._fill.engine, self._show_key)
 
     # --- the body ----------------------------------------------------------------------------------
 

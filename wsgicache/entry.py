@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -63,7 +64,7 @@ def intern_terms(terms: Terms) -> Terms:
     return known
 
 
-def intern_pairs(headers: Headers) -> Headers:
+def intern_pairs(headers: Sequence[tuple[str, str]]) -> Headers:
     """The same fields, with one object for equal lines: the pages of a site share most of them."""
     if len(_lines) >= 4096:
         _lines.clear()

@@ -100,7 +100,7 @@ class Facts:
 
     def _read_unusual(self, environ: Mapping[str, Any]) -> None:
         get = self.get
-        self.unusual = unusual = _UNUSUAL & environ.keys()
+        self.unusual = unusual = environ.keys() & _UNUSUAL
         self.conditional = not unusual.isdisjoint(CONDITIONALS)
         self.has_body = self.has_body or "HTTP_TRANSFER_ENCODING" in unusual
         self.credentials = not unusual.isdisjoint(_CREDENTIALS) and (

@@ -133,6 +133,7 @@ class Fill:
         self.head = head = Head(status, headers)
         self.outcome.forward_status = self.outcome.status = head.code
         self._head_at = engine.clock.wall()
+        self.outcome.seconds = self._head_at - self.asked
         self._environ = environ
         ignored = False
         if self.hints.said or IGNORE in environ:
@@ -322,6 +323,7 @@ class Fill:
     def _stored(self, entry: Entry, reason: Reason) -> None:
         self.entry = entry
         self.outcome.settled = reason
+        self.outcome.size = len(entry.body)
         self.outcome.ttl = entry.ttl(self.engine.clock.wall())
         self.engine.markers.unset(self.admission.key)
         if self.flight is not None:

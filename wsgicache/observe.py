@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -30,30 +32,49 @@ class Tally:
         return int(repr(self._count)[6:-1])
 
 
-class Row(NamedTuple):
-    """What was counted under one name. `fast` are the hits of the hit path, `hits` all others."""
+class Row:
+    """What was counted under one name.
 
-    fast: Tally
-    hits: Tally
-    misses: Tally
+    `fast` are the hits of the hit path, `hits` all others. `details` adds up what else there is to say:
+    bypasses and the reasons for them, milliseconds in which the app made the head of an answer, bytes stored.
+    """
+
+    __slots__ = ("details", "fast", "hits", "misses")
+
+    def __init__(self) -> None:
+        self.fast = Tally()
+        self.hits = Tally()
+        self.misses = Tally()
+        self.details: dict[str, int] = {}
+
+
+BYPASS: Final = "bypass:"
+"""Before the name of a reason, in a row's details."""
 
 
 class ByName:
-    """Hits and misses of pages by a name, such as that of the view that makes them.
+    """What was counted by a name of pages, such as that of the view that makes them.
 
     Args:
         name_of: the name for a base key; None where the page has none. Asked once for each entry that is
             hit, and for each request that takes the long way.
+        others: where names come from clients: the name for what was never a hit nor stored.
     """
 
-    def __init__(self, name_of: Callable[[str], str | None]) -> None:
+    def __init__(self, name_of: Callable[[str], str | None], others: str | None = None) -> None:
         self._name_of = name_of
+        self._others = others
+        self._lock = threading.Lock()
         self.rows: dict[str, Row] = {}
+
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock does not exist."""
+        self._lock = threading.Lock()
 
     def row(self, name: str) -> Row:
         """The counts of a name."""
         row = self.rows.get(name)
-        return self.rows.setdefault(name, Row(Tally(), Tally(), Tally())) if row is None else row
+        return self.rows.setdefault(name, Row()) if row is None else row
 
     def row_of(self, key: str | None) -> Row | None:
         """The counts of a page."""
@@ -62,15 +83,52 @@ class ByName:
 
     def record(self, outcome: Outcome) -> None:
         """Count a request that took the long way."""
-        is_miss = outcome.reason in _MISSES and outcome.detail is not Reason.MISS_MARKER
-        if not is_miss and not outcome.reason.is_hit:
+        name = self._name_of(outcome.key or outcome.path or "")
+        if name is None:
             return
-        row = self.row_of(outcome.key)
-        if row is not None:
-            (row.misses if is_miss else row.hits).add()
+        if self._others is not None and name not in self.rows and outcome.size is None:
+            name = name if outcome.reason.is_hit else self._others
+        row = self.row(name)
+        if outcome.reason in _MISSES and outcome.detail is not Reason.MISS_MARKER:
+            row.misses.add()
+        elif outcome.reason.is_hit:
+            row.hits.add()
+        details = {name: n for name, n in _details(outcome).items() if n}
+        if details:
+            with self._lock:
+                for name, n in details.items():
+                    row.details[name] = row.details.get(name, 0) + n
+
+    def counts(self) -> dict[str, int]:
+        """Every count, by `what<name>`: hits, misses, and what the details say."""
+        counts: dict[str, int] = {}
+        for name, row in list(self.rows.items()):
+            counts[f"hits<{name}>"] = row.fast.value + row.hits.value
+            counts[f"misses<{name}>"] = row.misses.value
+            with self._lock:
+                counts |= {f"{what}<{name}>": n for what, n in row.details.items()}
+        return counts
+
+
+def _details(outcome: Outcome) -> dict[str, int]:
+    details = {}
+    if outcome.reason.phase is Phase.ADMIT:
+        details["bypasses"] = details[BYPASS + outcome.reason.name] = 1
+    if outcome.seconds is not None:
+        details["asked"], details["milliseconds"] = 1, round(outcome.seconds * 1000)
+    if outcome.size is not None:
+        details["stored"], details["bytes"] = 1, outcome.size
+    return details
 
 
 _MISS_TOKENS: Final = frozenset({"uri-miss", "vary-miss", "miss", "stale", "request"})
+
+
+class Decision(NamedTuple):
+    """A decision, and when it was made: wall-clock seconds."""
+
+    at: float
+    outcome: Outcome
 
 
 class Observer:
@@ -96,12 +154,16 @@ class Observer:
         """Count one fresh hit: what the hit path calls, unless hits are counted by name as well."""
         self.by_name: ByName | None = None
         """Set by an integration before the first request, to count pages by name as well."""
+        self.recent: deque[Decision] | None = None
+        """The last decisions that took the long way, newest last, where somebody wants to look at them."""
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
         """In a forked child: whoever held the lock does not exist."""
         self._lock = threading.Lock()
+        if self.by_name is not None:
+            self.by_name.after_fork()
 
     def counter_of(self, key: str) -> Callable[[], int]:
         """What counts one fresh hit of a page.
@@ -126,6 +188,8 @@ class Observer:
             self.collapsed.add()
         if self.by_name is not None:
             self.by_name.record(outcome)
+        if self.recent is not None:
+            self.recent.append(Decision(time.time(), outcome))
         if self.log_decisions:
             self._log(outcome)
 
@@ -204,7 +268,7 @@ def summary(counts: Mapping[str, int]) -> dict[str, Any]:
     """
     reasons = {reason: counts.get(REASON + reason.name, 0) for reason in Reason}
     hits = sum(n for reason, n in reasons.items() if reason.is_hit)
-    requests = sum(reasons[reason] for reason in _DECISIONS) + counts.get("unjudged", 0)
+    requests = sum(reasons[reason] for reason in DECISIONS) + counts.get("unjudged", 0)
     misses = sum(reasons[reason] for reason in _MISSES) - reasons[Reason.MISS_MARKER]
     told = ("collapsed", "refreshes", "refreshes_failed", "variants_dropped", "store_failures")
     return {
@@ -219,13 +283,13 @@ def summary(counts: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-_DECISIONS: Final = frozenset(r for r in Reason if r.phase in (Phase.ADMIT, Phase.JUDGE)) | {
+DECISIONS: Final = frozenset(r for r in Reason if r.phase in (Phase.ADMIT, Phase.JUDGE)) | {
     Reason.HIT_STALE_IF_ERROR,
     Reason.STORE_DOWN,
 }
 """Reasons of which each judged request has exactly one; the others say more about it."""
 
-_MISSES: Final = frozenset(r for r in _DECISIONS if r.token in _MISS_TOKENS and r is not Reason.STORE_DOWN)
+_MISSES: Final = frozenset(r for r in DECISIONS if r.token in _MISS_TOKENS and r is not Reason.STORE_DOWN)
 """Decisions for which the app was asked although the store might have answered."""
 
 

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from .history import History
 from .observe import Observer
 from .plan import Plan
 from .rules import RuleSet
@@ -39,6 +40,7 @@ class SharedCounts:
     def __init__(self, observer: Observer, store: Store, failed: Callable[[Exception], None]) -> None:
         self._observer = observer
         self._store = store
+        self._history = History(store)
         self._failed = failed
         self._added: Mapping[str, int] = {}
         self._lock = threading.Lock()
@@ -50,7 +52,7 @@ class SharedCounts:
     def after_fork(self) -> None:
         """In a forked child: what was counted so far is the parent's to add."""
         self._lock = threading.Lock()
-        self._added = self._observer.counts()
+        self._added = self._counts()
         self._pid = os.getpid()
 
     def add(self, now: float) -> None:
@@ -60,18 +62,23 @@ class SharedCounts:
         try:
             self.due = now + EVERY
             self._add()
+            self._history.note(now)
         except Exception as error:
             self._failed(error)
         finally:
             self._lock.release()
 
     def _add(self) -> None:
-        counts = self._observer.counts()
+        counts = self._counts()
         new = {name: n - self._added.get(name, 0) for name, n in counts.items()}
         new = {name: n for name, n in new.items() if n}
         if new:
             self._store.incr_many(new)
         self._added = counts
+
+    def _counts(self) -> dict[str, int]:
+        by_name = self._observer.by_name
+        return {**self._observer.counts(), **({} if by_name is None else by_name.counts())}
 
     def at_exit(self) -> None:
         """The process ends: add what is left."""

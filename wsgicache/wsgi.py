@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, sleep
 from typing import Any, Final
@@ -24,7 +25,7 @@ from .capture import (
 )
 from .collapse import Boarding, Flight, State
 from .engine import Engine, Found
-from .entry import Entry
+from .entry import Entry, Headers
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
 from .head import Head
@@ -33,10 +34,20 @@ from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
 from .leases import pauses
 from .outcome import Outcome, Reason
 from .policy import Admission, invalidates, is_unsafe, judge, request_directives
-from .ready import AGES
+from .ready import AGES, HIT_LINES
 
 _MAX_ROUNDS: Final = 4
 """How often a request may find that the flight it waited for is of no use to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """What an armed slot answers to a request that is not plain."""
+
+    status: str
+    headers: Headers
+    chunks: Iterable[bytes]
+    count: Callable[[], int]
 
 
 class Middleware:
@@ -62,6 +73,7 @@ class Middleware:
         self._unusual = UNUSUAL | (
             {"HTTP_CACHE_CONTROL", "HTTP_PRAGMA"} if settings.profile == "rfc" else frozenset()
         )
+        self._methods_alike = all([rule.options["methods"] is None for rule in engine.rules])
         self._warned_of_processes = engine.peek is None or engine.shared
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -115,6 +127,8 @@ class Middleware:
                             sent = ready.head_at(now, trusted_until)
                     if self._confirm is not None and not self._confirm(slot):
                         sent = None  # others replaced it, or purged it
+                elif ready is not None and (ready := self._special(environ, slot, ready)) is not None:
+                    sent = ready.headers
         except Exception:
             sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
@@ -123,14 +137,55 @@ class Middleware:
         start_response(ready.status, [*sent])
         return ready.chunks  # type: ignore[no-any-return]
 
-    def _agrees(self, environ: Environ) -> bool:
+    def _agrees(self, environ: Environ, besides: Container[str] = ()) -> bool:
         """Whether what is unusual is only what some proxies and servers set on every request, and says
-        nothing new."""
+        nothing new.
+
+        Args:
+            besides: what else may be there.
+        """
         for name in self._unusual & environ.keys():
             says_nothing = _SAYS_NOTHING.get(name)
+            if name in besides:
+                continue
             if says_nothing is None or not says_nothing(environ[name], environ):
                 return False
         return True
+
+    def _special(self, environ: Environ, slot: Any, ready: Any) -> Special | None:
+        """The answer of an armed slot to a HEAD, a conditional request or one for a range; its fields are
+        the whole head. None where the long way has to decide.
+
+        It asks what the hit path asks, and lets pass what `answer` knows about.
+        """
+        get = environ.get
+        if environ["REQUEST_METHOD"] == "HEAD":
+            if not self._methods_alike:
+                return None  # another rule may hold for it
+        elif not (environ["REQUEST_METHOD"] == "GET" and any([name in environ for name in CONDITIONALS])):
+            return None
+        facts = Facts(environ)
+        path, query, raw = facts.path, facts.query, facts.raw
+        if not (
+            (raw is None or raw == path or (query and raw == f"{path}?{query}"))
+            and get("HTTP_X_FORWARDED_PROTO", facts.scheme) == facts.scheme
+            and not get("CONTENT_LENGTH")
+            and (facts.cookie is None or ready.cookies[facts.cookie])
+            and self._agrees(environ, CONDITIONALS)
+        ):
+            return None
+        now = self._steady()
+        self._clock.check(now)
+        trusted_until = ready.trust.until
+        if now >= ready.fresh_until or now >= trusted_until or slot.stamp is not self.engine.stamp:
+            return None
+        if self._confirm is not None and not self._confirm(slot):
+            return None
+        slot.visited = True
+        made = answer(slot.stored, facts)
+        age = int(now - ready.since)
+        headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
+        return Special(made.status, headers, made.chunks, ready.count)
 
     # --- every other request -----------------------------------------------------------------------
 
@@ -156,7 +211,13 @@ class Middleware:
                 self._warn_of_processes(environ)
         except Exception as error:
             return self._without_cache(environ, start_response, "looking up", error)
-        return self._answer(environ, start_response, admission, found, hints)
+        if found is None:
+            return self._bypass(environ, start_response, admission)
+        if found.reason.is_hit:
+            return self._deliver(environ, start_response, admission, found)
+        if found.reason is Reason.STORE_DOWN or admission.unstorable is not None:
+            return self._forward_unstored(environ, start_response, admission, found, hints)
+        return self._forward(environ, start_response, admission, found, hints)
 
     def _without_cache(
         self, environ: Environ, start_response: StartResponse, where: str, error: Exception
@@ -170,22 +231,6 @@ class Middleware:
             self.engine.observer.record(outcome)
         except Exception as error:
             self.engine.observer.fault("counting", error)
-
-    def _answer(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        admission: Admission,
-        found: Found | None,
-        hints: Hints,
-    ) -> Iterable[bytes]:
-        if found is None:
-            return self._bypass(environ, start_response, admission)
-        if found.reason.is_hit:
-            return self._deliver(environ, start_response, admission, found)
-        if found.reason is Reason.STORE_DOWN or admission.unstorable is not None:
-            return self._forward_unstored(environ, start_response, admission, found, hints)
-        return self._forward(environ, start_response, admission, found, hints)
 
     def _warn_of_processes(self, environ: Environ) -> None:
         self._warned_of_processes = True
@@ -214,7 +259,8 @@ class Middleware:
         seen: Callable[[str, list[Header]], None] | None = None,
     ) -> Iterable[bytes]:
         """Let the app answer alone; only Cache-Status is added."""
-        head = HeadOnly(outcome, start_response, self.engine, self._shows_key(environ), seen)
+        show_key = SECRET_HEADER in environ and self._shows_key(environ)
+        head = HeadOnly(outcome, start_response, self.engine, show_key, seen)
         try:
             return self.app(environ, head)
         finally:
@@ -225,6 +271,7 @@ class Middleware:
     ) -> Iterable[bytes]:
         """The request does not use the cache. An unsafe one still invalidates."""
         outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label)
+        outcome.path = admission.facts.path
         if not is_unsafe(admission.facts.method):
             return self._watch(environ, start_response, outcome)
         heads: list[Head] = []
@@ -341,7 +388,8 @@ class Middleware:
         except Exception as error:
             return self._without_cache(environ, start_response, "answering", error)
         self._record(outcome)
-        start_response(made.status, for_client(headers, outcome, self.engine, self._shows_key(environ)))
+        show_key = SECRET_HEADER in environ and self._shows_key(environ)
+        start_response(made.status, for_client(headers, outcome, self.engine, show_key))
         return made.chunks
 
     # --- forward -----------------------------------------------------------------------------------
@@ -490,7 +538,8 @@ class Middleware:
             seen = self._environ_for_fill(environ, fill)
             if fill.admission.facts.method == "HEAD":
                 start_response = bodiless(start_response)
-            capture = Capture(fill, start_response, self._shows_key(environ))
+            show_key = SECRET_HEADER in environ and self._shows_key(environ)
+            capture = Capture(fill, start_response, show_key)
         except BaseException as error:
             fill.failed()
             if fill.background or not isinstance(error, Exception):

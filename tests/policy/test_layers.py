@@ -18,7 +18,7 @@ LAYERS = {
     "1 core": [
         "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
-        "cookiepass", "hints",
+        "cookiepass", "hints", "routes",
     ],
     "2 stores": [
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
@@ -31,11 +31,11 @@ LAYERS = {
         "stores.values", "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",
     ],
     "3 engine": [
-        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "switches",
-        "engine", "fill", "config", "explain", "purge",
+        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "history",
+        "switches",         "engine", "fill", "config", "explain", "purge",
     ],
     "4 adapter": ["capture", "wsgi"],
-    "5 faces": ["admin", "admin.guard", "admin.endpoint", "cache", "client", "paste"],
+    "5 faces": ["admin", "admin.guard", "admin.endpoint", "cache", "client", "metrics", "paste"],
     "6 the front door and what tests need": [
         "__init__", "testing", "testing.apps", "testing.contract", "testing.requests", "testing.stores",
         "testing.shared",
@@ -66,12 +66,15 @@ OTHERS = "others: "
 LAZY = {
     ("flask", "_version"): "only who asks for the deprecated __version__ needs it",
     ("options", "others: difflib"): "only a misspelt option needs it",
+    ("cache", "metrics"): "only who is scraped needs prometheus-client",
+    ("metrics", "others: opentelemetry.metrics"): "only who observes by it needs it",
 }
 """Imports inside functions, each with its reason."""
 
 EXTRAS = {
     "cachelib": ("stores.cachelib",),
     "lmdb": ("stores.lmdb",),
+    "prometheus_client": ("metrics",),
     "pymemcache": ("stores.memcached",),
     "redis": ("stores.redis",),
 }

@@ -275,6 +275,40 @@ def test_the_fast_path_is_there(monkeypatch):
         assert cache.stats()["hits"] == 4
 
 
+@pytest.mark.parametrize(
+    ("asked", "code", "body"),
+    [
+        ({"method": "HEAD"}, 200, b""),
+        ({"headers": {"If-None-Match": '"v"'}}, 304, b""),
+        ({"headers": {"If-None-Match": '"v"'}, "method": "HEAD"}, 304, b""),
+        ({"headers": {"If-None-Match": '"w"'}}, 200, b"page"),
+        ({"headers": {"Range": "bytes=1-2"}}, 206, b"ag"),
+        ({"headers": {"Range": "bytes=9-"}}, 416, b""),
+    ],
+)
+def test_heads_conditionals_and_ranges_need_no_look_up(monkeypatch, asked, code, body):
+    cache = new_cache(ScriptedApp(Response(headers=text(("ETag", '"v"')), body=b"page")))
+    ask(cache)
+    ask(cache)
+    cache.fake_clock.tick(7)
+    monkeypatch.setattr(cache.engine, "look_up", None)
+    reply = ask(cache, **asked)
+    assert (reply.code, reply.body, reply.is_hit) == (code, body, True)
+    assert reply.field("age") == "7"
+    assert cache.engine.observer.reasons[Reason.CACHE_FAULT].value == 0
+    assert cache.stats()["hits"] == 2
+
+
+def test_a_rule_for_one_method_holds_for_a_head_of_an_armed_page():
+    cache = new_cache(
+        ScriptedApp(Response(body=b"page")), rules=[Rule("/", bypass=True, methods=("HEAD",), name="heads")]
+    )
+    ask(cache)
+    assert ask(cache).is_hit
+    assert ask(cache, method="HEAD").detail == "BYPASS_RULE"
+    assert ask(cache).is_hit
+
+
 def test_hits_are_logged_where_decisions_are(caplog):
     caplog.set_level("INFO", logger="wsgicache.decisions")
     cache = new_cache(ScriptedApp(Response(body=b"page")), log=True)

@@ -2,7 +2,8 @@
 
     POST /.cache/purge     {"urls": ["/post/1"], "prefixes": [], "groups": ["posts"], "all": false,
                             "soft": false, "wait": false, "count": false}
-    GET  /.cache/stats     counters of this worker and, where the store is shared, of all
+    GET  /.cache/stats     counters of this worker
+    GET  /.cache/metrics   of all workers where they share a store, as Prometheus reads them
     GET  /.cache/explain?url=/post/1
     GET  /.cache/rules
     POST /.cache/rules     {"name": "admin", "enabled": false}
@@ -73,6 +74,10 @@ class Cache(Protocol):
         """See `WSGICache.stats`."""
         ...
 
+    def metrics(self) -> Response:
+        """See `WSGICache.metrics`."""
+        ...
+
     def explain(
         self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> Explanation:
@@ -98,6 +103,7 @@ class Endpoint:
         self._actions: Mapping[tuple[str, str], Callable[[Request], Any]] = {
             ("POST", "purge"): self._purge,
             ("GET", "stats"): lambda request: cache.stats(),
+            ("GET", "metrics"): lambda request: cache.metrics(),
             ("GET", "explain"): self._explain,
             ("GET", "rules"): lambda request: self._states(),
             ("POST", "rules"): self._switch,
@@ -123,9 +129,12 @@ class Endpoint:
         request = Request(environ)
         request.max_content_length = MAX_BYTES
         try:
-            return _json(self._act(request))
+            answer = self._act(request)
+            return answer if isinstance(answer, Response) else _json(answer)
         except (ValueError, KeyError) as error:
             return _json({"error": str(error.args[0] if error.args else error)}, 400)
+        except ImportError as error:
+            return _json({"error": str(error)}, 501)
         except StoreError as error:
             return _json({"error": f"the store did not acknowledge it: {error}"}, 503)
         except HTTPException as error:

@@ -1,0 +1,100 @@
+"""What a site's counters were in the last day, so that it can be seen how they grew.
+
+Every five minutes some worker that has something to add writes down what all of them have counted so far. The
+list is kept as a text beside the journal, bounded, and whoever is quicker writes it: two workers that do it
+at once write nearly the same. What happened in between is the difference of two lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from .observe import summary
+from .stores import Store
+
+EVERY: Final = 300
+"""Seconds between two lines."""
+
+KEPT: Final = 24 * 3600 // EVERY + 1
+"""Lines that are kept: a day."""
+
+NAME: Final = "history"
+
+FIELDS: Final = ("requests", "hits", "stale_hits", "misses", "collapsed", "store_failures")
+"""What a line tells, of `summary`."""
+
+
+class Point(NamedTuple):
+    """What happened in the seconds before an instant (wall clock)."""
+
+    at: int
+    seconds: int
+    numbers: Mapping[str, int]
+
+
+class History:
+    """The list, as one process sees it.
+
+    Args:
+        store: where it is kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._next = 0.0
+
+    def note(self, now: float, counts: Mapping[str, int] | None = None) -> None:
+        """Write a line down, if one is due and nobody has.
+
+        Args:
+            counts: what all workers have counted so far; None: the store knows.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if now < self._next:
+            return
+        bucket = int(now) // EVERY
+        lines = self._read()
+        if not lines or lines[-1][0] < bucket:
+            told = summary(self._store.counters() if counts is None else counts)
+            lines.append([bucket, *[told[name] for name in FIELDS]])
+            self._store.set_meta(NAME, json.dumps({"fields": FIELDS, "lines": lines[-KEPT:]}))
+        self._next = float((bucket + 1) * EVERY)
+
+    def _read(self) -> list[list[int]]:
+        try:
+            told: Any = json.loads(self._store.get_meta(NAME) or "{}")
+            lines = [[int(n) for n in line] for line in told.get("lines", ())]
+        except (ValueError, TypeError, AttributeError):
+            return []
+        fits = tuple(told.get("fields", ())) == FIELDS and all(len(line) == len(FIELDS) + 1 for line in lines)
+        return lines if fits else []
+
+    def points(self, now: float, seconds: int, counts: Mapping[str, int]) -> Sequence[Point]:
+        """What happened between the lines of the last while, the newest up to now.
+
+        Args:
+            counts: what all workers have counted so far.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        told = summary(counts)
+        lines = [line for line in self._read() if line[0] * EVERY >= now - seconds - EVERY]
+        instants = [(line[0] * EVERY, line[1:]) for line in lines]
+        instants.append((int(now), [told[name] for name in FIELDS]))
+        return [
+            Point(at, max(1, at - before), _growth(was, are))
+            for (before, was), (at, are) in pairwise(instants)
+        ]
+
+
+def _growth(was: Sequence[int], are: Sequence[int]) -> dict[str, int]:
+    """How much was added. Counters that were lost begin again: then it is what they are."""
+    lost = any(b < a for a, b in zip(was, are, strict=True))
+    grown = are if lost else [b - a for a, b in zip(was, are, strict=True)]
+    return dict(zip(FIELDS, grown, strict=True))
