@@ -75,22 +75,27 @@ def _booted_at() -> float:
     return time.time() - (time.monotonic() if clock is None else time.clock_gettime(clock))
 
 
+class Outgrown(Exception):
+    """A job found that the file may take more than this process knew. It is done again."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"another process gave it {max_bytes} bytes")
+        self.max_bytes = max_bytes
+
+
 class File:
     """The file of one directory, in this process. All stores of the directory share it.
 
     Args:
         directory: absolute; made when it is first needed.
-        max_bytes: what the file may take on the disk.
+        max_bytes: what the file may take on the disk; where another process says more, that.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.directory: Final = directory
-        self.max_bytes: Final = max_bytes
+        self.max_bytes = max_bytes
         self.name: Final = f"lmdb://{directory}"
         self.users = 0
-        page = mmap.PAGESIZE
-        self.map_size: Final = (max_bytes - max_bytes // 16) // page * page
-        """What pages may take; beyond it is a reserve, so that a full file can still be purged."""
         self.visited: Final[set[bytes]] = set()
         """Names that this process was asked for since the eviction hand last passed them."""
         self.handle: Handle | None = None
@@ -175,7 +180,7 @@ class File:
             newest = max([self._least, *self._generations(boot)])
             path = self.directory / f"{boot}.{newest}.mdb"
             try:
-                handle = Handle(path, newest, self.map_size, synced=boot == "synced")
+                handle = Handle(path, newest, self.max_bytes, synced=boot == "synced")
             except _DAMAGE as damage:
                 log.warning("%s: %s is damaged (%s) and left for a new one", self.name, path.name, damage)
                 self._least, error = newest + 1, damage
@@ -254,6 +259,10 @@ class File:
                     break
                 full = True
                 relieve(handle)
+            except Outgrown as error:
+                trouble = error
+                with self._writing, contextlib.suppress(lmdb.Error):
+                    handle.outgrow(error.max_bytes)
             except _DAMAGE as error:
                 trouble = error
                 self.abandon(handle, error)
@@ -296,20 +305,19 @@ class File:
     def reserve(self, handle: Handle) -> Iterator[None]:
         """Let a full file have its reserve too, for as long as this lasts."""
         with self._writing:
-            self._resize(handle, self.max_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
+            self._resize(handle, handle.max_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
             try:
                 yield
             finally:
-                self._resize(handle, self.map_size)
+                self._resize(handle, handle.map_size)
 
     def _adopt(self, handle: Handle) -> None:
         """Another process gave the file more room: because it may, or out of the reserve."""
         with self._writing:
             self._resize(handle, 0)
             with contextlib.suppress(lmdb.Error):
-                if handle.env.info()["map_size"] > self.max_bytes:
-                    return
-            self._resize(handle, self.map_size)
+                if handle.env.info()["map_size"] <= handle.max_bytes:
+                    self._resize(handle, handle.map_size)
 
     def _resize(self, handle: Handle, size: int) -> None:
         """Change the map; it never becomes smaller than what is used."""
@@ -343,6 +351,13 @@ class File:
             time.sleep(min(left, 2 * LOOK))
 
     # --- sharing -----------------------------------------------------------------------------------
+
+    def enlarge(self, max_bytes: int) -> None:
+        """Somebody here says that the file may take so much."""
+        if max_bytes > self.max_bytes:
+            self.max_bytes = max_bytes
+            if self.handle is not None:
+                self.renew(self.handle)
 
     def release(self) -> None:
         """One user less; the last one closes it."""
@@ -390,22 +405,14 @@ _forking: list[File] = []
 
 
 def shared_file(directory: Path, max_bytes: int) -> File:
-    """The file of a directory, the same for all who ask in this process.
-
-    Raises:
-        ValueError: it is in use here with another size.
-    """
+    """The file of a directory, the same for all who ask in this process. The largest `max_bytes` holds."""
     with _files_lock:
         file = _files.get(directory)
-        if file is None or (file.users == 0 and file.max_bytes != max_bytes):
+        if file is None:
             file = _files[directory] = File(directory, max_bytes)
-        elif file.max_bytes != max_bytes:
-            raise ValueError(
-                f"max_bytes = {max_bytes}, and another cache of this process has it open with "
-                f"{file.max_bytes}; give both the same"
-            )
         file.users += 1
-        return file
+    file.enlarge(max_bytes)
+    return file
 
 
 def _before_fork() -> None:
