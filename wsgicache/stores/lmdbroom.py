@@ -117,7 +117,7 @@ class Room:
 
         def give_back(work: Work) -> None:
             held = Lease.read(work.transaction.get(name, db=work.handle.leases))
-            if held is None or held.token != token:
+            if held is None or token == 0 or held.token != token:
                 return
             if unstorable_for > 0:
                 note = Lease(0, time.monotonic(), unstorable_for).pack()
