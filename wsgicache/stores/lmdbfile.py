@@ -30,6 +30,7 @@ import lmdb
 
 from ..codec import DecodeError
 from . import StoreError
+from .breaker import Breaker
 from .lmdbhandle import Handle, trouble_with
 
 log: Final = logging.getLogger("wsgicache")
@@ -101,6 +102,8 @@ class File:
         self.handle: Handle | None = None
         self.due = 0.0
         """Monotonic instant at which `attend` must be called before the handle is used again."""
+        self._breaker = Breaker(self.name, (OSError, lmdb.Error, StoreError))
+        """Where the file cannot be opened, not every request tries."""
         self._readers_due = 0.0
         self._least = 0
         self._renew_locks()
@@ -114,8 +117,11 @@ class File:
 
     # --- opening -----------------------------------------------------------------------------------
 
-    def attend(self) -> Handle:
+    def attend(self, *, insist: bool = False) -> Handle:
         """The file, open and current.
+
+        Args:
+            insist: try to open it even where that failed a moment ago.
 
         Raises:
             StoreError: it cannot be opened.
@@ -130,7 +136,7 @@ class File:
             self.renew(handle)
         with self._lock:
             if self.handle is None:
-                self.handle = self._open()
+                self.handle = self._open(insist)
             self.due = time.monotonic() + LOOK
             if now >= self._readers_due:
                 self._readers_due = now + _READER_CHECK
@@ -156,13 +162,11 @@ class File:
         if handle is not None:
             handle.env.close()
 
-    def _open(self) -> Handle:
-        try:
+    def _open(self, insist: bool) -> Handle:
+        with self._breaker.call(insist=insist):
             self._make_directory()
             boot = boot_id()
             return self._open_newest("synced" if boot is None else boot)
-        except (OSError, lmdb.Error) as error:
-            raise StoreError(f"{self.name}: {error}") from error
 
     def _make_directory(self) -> None:
         """0700, what is above it as usual. One that everybody may write to is refused."""
@@ -171,7 +175,7 @@ class File:
             self.directory.mkdir(mode=0o700, exist_ok=True)
         problem = trouble_with(self.directory)
         if problem is not None:
-            raise StoreError(f"{self.name}: {problem}")
+            raise OSError(problem)
 
     def _open_newest(self, boot: str) -> Handle:
         """Open the newest generation, or a newer one where that is damaged; remove what is out of use."""
@@ -191,7 +195,7 @@ class File:
             self._hand_over(path)
             self._sweep(boot, newest)
             return handle
-        raise StoreError(f"{self.name}: {error}")
+        raise OSError(str(error))
 
     def _generations(self, boot: str) -> list[int]:
         matches = [_NAME.match(name) for name in os.listdir(self.directory)]
@@ -229,22 +233,25 @@ class File:
         """
         return self._run(job, None)
 
-    def write(self, job: Job[Result], relieve: Callable[[Handle], None]) -> Result:
+    def write(self, job: Job[Result], relieve: Callable[[Handle], None], *, insist: bool = False) -> Result:
         """Do something in a write transaction: all of it, or nothing.
 
         Args:
             relieve: makes room in a file that is full; then the job is tried once more.
+            insist: see `attend`.
 
         Raises:
             StoreError: it could not be done.
         """
-        return self._run(job, relieve)
+        return self._run(job, relieve, insist)
 
-    def _run(self, job: Job[Result], relieve: Callable[[Handle], None] | None) -> Result:
+    def _run(
+        self, job: Job[Result], relieve: Callable[[Handle], None] | None, insist: bool = False
+    ) -> Result:
         full = False
         trouble: BaseException | None = None
         for _ in range(_TURNS):
-            handle = self.attend()
+            handle = self.attend(insist=insist)
             try:
                 if relieve is None:
                     with handle.begin() as transaction:

@@ -60,7 +60,7 @@ class Room:
         if not insist:
             return file.write(run, lambda handle: self._relieve(handle, need))
         try:
-            return file.write(run, lambda handle: self._relieve(handle, need))
+            return file.write(run, lambda handle: self._relieve(handle, need), insist=True)
         except StoreError as error:
             if not isinstance(error.__cause__, lmdb.MapFullError):
                 raise
