@@ -196,3 +196,11 @@ def append_many(store, number, count):
 def count_many(store, count):
     for _ in range(count):
         store.incr_many({"hits": 1})
+
+
+def limit_files(store, size):
+    """Let no file of this process become longer: the same as a full disk."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most if size is None else size, most))

@@ -16,7 +16,7 @@ from lmdb_helpers import body_of, counts_agree, entry, open_lmdb, put, slot_of, 
 
 from wsgicache.codec import encode_mark
 from wsgicache.journal import Kind, Purge
-from wsgicache.stores import StoreError, lmdbfile
+from wsgicache.stores import StoreError, lmdbfile, lmdbhandle
 
 METHODS = [name for name in ("fork", "spawn") if name in multiprocessing.get_all_start_methods()]
 
@@ -329,6 +329,47 @@ def test_a_process_with_a_larger_file_gives_the_others_more_room(directory):
     store.close()
 
 
+def test_a_process_that_says_less_evicts_no_more(directory):
+    """Such as a shell that purges, and was not told how large the cache may be."""
+    store = open_lmdb(directory, 32_000_000)
+    for number in range(200):
+        assert put(store, f"/{number}", b"x" * 100_000)
+    with workers("spawn", directory, max_bytes=4 << 20) as (one,):
+        assert one.call("append", [Purge(Kind.URL, "p/a")], 1.0).seq == 1
+        assert all(one.call("fill", 200, 10, 100_000))
+        assert one.call("stats")["max_bytes"] == 32_000_000
+    assert store.stats()["entries"] == 210
+    store.close()
+
+
+def test_a_process_that_says_more_is_heard_by_the_others(directory):
+    store = open_lmdb(directory, 4 << 20)
+    put(store)
+    with workers("spawn", directory, max_bytes=32_000_000) as (one,):
+        assert one.call("body_of", "/a") == b"body"
+        for number in range(200):
+            assert put(store, f"/{number}", b"x" * 100_000)
+    assert store.stats()["entries"] == 201
+    assert store.stats()["max_bytes"] == 32_000_000
+    counts_agree(store)
+    store.close()
+
+
+@needs_fork
+def test_a_full_disk_is_a_store_error_and_reads_go_on(directory, store):
+    with workers("spawn", directory) as (one,):
+        assert one.call("put", "/a")
+        one.call("limit_files", 1_000_000)
+        with pytest.raises(AssertionError, match="StoreError"):
+            one.call("fill", 0, 100, 100_000)
+        assert one.call("body_of", "/a") == b"body"
+        assert one.call("body_of", "/0") == b"\0" * 100_000
+        assert all(store.set(f"/b{n}", entry(store, f"/b{n}"), time.time() + 60) for n in range(20))
+        one.call("limit_files", None)
+        assert all(one.call("fill", 0, 20, 100_000))
+    counts_agree(store)
+
+
 def test_resized_while_threads_read_and_write(directory):
     """Whatever is under way is done again; nobody gets an error or half a page."""
     store = open_lmdb(directory, 4 << 20, memo_bytes=0)
@@ -340,8 +381,8 @@ def test_resized_while_threads_read_and_write(directory):
             while not done.is_set():
                 assert body_of(store, "/mine") in (None, b"m" * 30_000)
                 with suppress(StoreError):  # what four readers hold on to may be all that there is
-                    put(store, f"/{number}", b"t" * 30_000)
-                assert body_of(store, f"/{number}") in (None, b"t" * 30_000)
+                    put(store, f"/t/{number}", b"t" * 30_000)
+                assert body_of(store, f"/t/{number}") in (None, b"t" * 30_000)
         except BaseException as error:
             errors.append(error)
 
@@ -440,8 +481,11 @@ def in_child(work, fork=None):
 
 @needs_fork
 @pytest.mark.skipif(sys.platform != "linux", reason="only there the kernel tells a child")
-def test_a_child_of_foreign_code_opens_a_file_of_its_own(directory, store):
-    """uWSGI forks in C, past Python's hooks."""
+@pytest.mark.parametrize("wipes", [True, False])
+def test_a_child_of_foreign_code_opens_a_file_of_its_own(directory, store, monkeypatch, wipes):
+    """uWSGI forks in C, past Python's hooks; not every kernel can clear a page then."""
+    if not wipes:
+        monkeypatch.setattr(lmdbhandle, "_WIPE_ON_FORK", 10**6)
     fork = ctypes.PyDLL(None).fork
     put(store)
     slot = slot_of(store)

@@ -113,13 +113,18 @@ def test_dsk_02_one_handle_for_all_who_open_a_path(directory, store):
     assert body_of(store) == b"body"
 
 
-def test_dsk_02_two_sizes_in_one_process_are_a_mistake(directory, store):
-    with pytest.raises(ValueError, match="8000000; give both the same"):
-        open_lmdb(directory, 9_000_000)
-    store.close()
-    other = open_lmdb(directory, 9_000_000)
-    assert put(other)
+def test_dsk_02_of_two_sizes_in_one_process_the_larger_holds(directory, store):
+    put(store)
+    other = open_lmdb(directory, 16_000_000)
+    assert [store.stats()["max_bytes"], other.stats()["max_bytes"]] == [16_000_000] * 2
+    assert body_of(other) == b"body"
+    smaller = open_lmdb(directory, 5_000_000)
+    for number in range(100):
+        assert put(smaller, f"/{number}", b"x" * 100_000)
+    assert body_of(store) == b"body"
+    assert store.stats()["evicted"] == 0
     other.close()
+    smaller.close()
 
 
 def test_a_closed_store_opens_again(store):

@@ -6,7 +6,9 @@ import stat
 import lmdb_helpers as helpers
 import pytest
 
+from wsgicache.journal import Kind, Purge
 from wsgicache.stores import StoreError, StoreOptions, open_store
+from wsgicache.stores.breaker import CircuitOpen
 
 
 def opened(url, **options):
@@ -102,6 +104,27 @@ def test_a_directory_that_cannot_be_made_is_a_store_error(tmp_path):
     store = open_store(f"lmdb://{tmp_path}/a/cache")
     with pytest.raises(StoreError, match=r"lmdb://.*/a/cache"):
         store.mark_of("/a")
+    store.close()
+
+
+def test_what_cannot_be_opened_is_not_tried_by_every_request(tmp_path, caplog):
+    """But by every purge, and soon again; one line of the log says so."""
+    (tmp_path / "a").write_text("")
+    store = open_store(f"lmdb://{tmp_path}/a/cache")
+    store._file._breaker._clock = lambda: 0.0
+    with pytest.raises(StoreError, match="File exists"):
+        store.mark_of("/a")
+    for _ in range(10):
+        with pytest.raises(CircuitOpen):
+            store.get(["/a"])
+    (tmp_path / "a").unlink()
+    with pytest.raises(CircuitOpen):
+        store.mark_of("/a")
+    assert store.append([Purge(Kind.URL, "p/a")], 1.0).seq == 1
+    assert helpers.put(store)
+    assert [line.getMessage().partition(" (")[0] for line in caplog.records] == [
+        f"lmdb://{tmp_path}/a/cache does not answer", f"lmdb://{tmp_path}/a/cache answers again",
+    ]  # fmt: skip
     store.close()
 
 

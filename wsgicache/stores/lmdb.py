@@ -319,7 +319,7 @@ class LmdbStore(Room):
             mark = current_mark(work, self._space)
             if purges:
                 books = Books(work, self._space, mark.epoch)
-                mark = books.append(mark, purges, at, self._family.journal_limit, self._file.map_size)
+                mark = books.append(mark, purges, at, self._family.journal_limit)
             return mark, work.totals.born
 
         return self._in_force(add)
@@ -393,7 +393,7 @@ class LmdbStore(Room):
         return {
             "entries": ours.entries,
             "bytes": sum(all_of_it.used),
-            "max_bytes": self._file.max_bytes,
+            "max_bytes": all_of_it.size,
             "negative_bytes": all_of_it.used[1],
             "evicted": all_of_it.evicted,
             "purges": self._read_mark(mark).seq,
@@ -471,8 +471,4 @@ def open_lmdb(url: str, options: StoreOptions) -> LmdbStore:
         raise ValueError(f"{url!r}: max_bytes = {max_bytes} is too small; give at least {SMALLEST} (4MiB)")
     if directory.exists() and (problem := trouble_with(directory)):
         raise ValueError(f"{url!r}: {problem}")
-    try:
-        file = shared_file(directory, max_bytes)
-    except ValueError as error:
-        raise ValueError(f"{url!r}: {error}") from None
-    return LmdbStore(file, options, given.get("journal", JOURNAL))
+    return LmdbStore(shared_file(directory, max_bytes), options, given.get("journal", JOURNAL))

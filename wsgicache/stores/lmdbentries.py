@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ..codec import DecodeError
+from .lmdbfile import Outgrown
 from .lmdbhandle import Handle
 from .lmdbrecords import (
     COUNTS,
@@ -47,16 +48,19 @@ class Work:
 
     Args:
         visited: names that the eviction hand spares; it takes them out as it passes.
-        map_size: what the file may take.
+
+    Raises:
+        Outgrown: the file may take more than the handle knows.
     """
 
-    def __init__(self, handle: Handle, transaction: Any, visited: set[bytes], map_size: int) -> None:
+    def __init__(self, handle: Handle, transaction: Any, visited: set[bytes]) -> None:
         self.handle: Final = handle
         self.transaction: Final = transaction
         self.totals: Final = Totals.read(transaction.get(TOTALS, db=handle.room))
         self._spaces: dict[bytes, Space] = {}
         self._visited = visited
-        self._map_size = map_size
+        if self.totals.size > handle.max_bytes:
+            raise Outgrown(self.totals.size)
 
     def space(self, name: bytes) -> Space:
         """The counts of a namespace; what is changed in them is written in the end."""
@@ -77,7 +81,7 @@ class Work:
 
     def limit(self, negative: bool) -> int:
         """What entries of a kind may take."""
-        whole = max(0, int(self._map_size * _FILLED) - self.totals.journal)
+        whole = max(0, int(self.handle.map_size * _FILLED) - self.totals.journal)
         share = whole // NEGATIVE_SHARE
         return share if negative else whole - share
 

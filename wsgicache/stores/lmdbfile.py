@@ -30,6 +30,7 @@ import lmdb
 
 from ..codec import DecodeError
 from . import StoreError
+from .breaker import Breaker
 from .lmdbhandle import Handle, trouble_with
 
 log: Final = logging.getLogger("wsgicache")
@@ -75,27 +76,34 @@ def _booted_at() -> float:
     return time.time() - (time.monotonic() if clock is None else time.clock_gettime(clock))
 
 
+class Outgrown(Exception):
+    """A job found that the file may take more than this process knew. It is done again."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"another process gave it {max_bytes} bytes")
+        self.max_bytes = max_bytes
+
+
 class File:
     """The file of one directory, in this process. All stores of the directory share it.
 
     Args:
         directory: absolute; made when it is first needed.
-        max_bytes: what the file may take on the disk.
+        max_bytes: what the file may take on the disk; where another process says more, that.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.directory: Final = directory
-        self.max_bytes: Final = max_bytes
+        self.max_bytes = max_bytes
         self.name: Final = f"lmdb://{directory}"
         self.users = 0
-        page = mmap.PAGESIZE
-        self.map_size: Final = (max_bytes - max_bytes // 16) // page * page
-        """What pages may take; beyond it is a reserve, so that a full file can still be purged."""
         self.visited: Final[set[bytes]] = set()
         """Names that this process was asked for since the eviction hand last passed them."""
         self.handle: Handle | None = None
         self.due = 0.0
         """Monotonic instant at which `attend` must be called before the handle is used again."""
+        self._breaker = Breaker(self.name, (OSError, lmdb.Error, StoreError))
+        """Where the file cannot be opened, not every request tries."""
         self._readers_due = 0.0
         self._least = 0
         self._renew_locks()
@@ -109,8 +117,11 @@ class File:
 
     # --- opening -----------------------------------------------------------------------------------
 
-    def attend(self) -> Handle:
+    def attend(self, *, insist: bool = False) -> Handle:
         """The file, open and current.
+
+        Args:
+            insist: try to open it even where that failed a moment ago.
 
         Raises:
             StoreError: it cannot be opened.
@@ -125,7 +136,7 @@ class File:
             self.renew(handle)
         with self._lock:
             if self.handle is None:
-                self.handle = self._open()
+                self.handle = self._open(insist)
             self.due = time.monotonic() + LOOK
             if now >= self._readers_due:
                 self._readers_due = now + _READER_CHECK
@@ -151,13 +162,11 @@ class File:
         if handle is not None:
             handle.env.close()
 
-    def _open(self) -> Handle:
-        try:
+    def _open(self, insist: bool) -> Handle:
+        with self._breaker.call(insist=insist):
             self._make_directory()
             boot = boot_id()
             return self._open_newest("synced" if boot is None else boot)
-        except (OSError, lmdb.Error) as error:
-            raise StoreError(f"{self.name}: {error}") from error
 
     def _make_directory(self) -> None:
         """0700, what is above it as usual. One that everybody may write to is refused."""
@@ -166,7 +175,7 @@ class File:
             self.directory.mkdir(mode=0o700, exist_ok=True)
         problem = trouble_with(self.directory)
         if problem is not None:
-            raise StoreError(f"{self.name}: {problem}")
+            raise OSError(problem)
 
     def _open_newest(self, boot: str) -> Handle:
         """Open the newest generation, or a newer one where that is damaged; remove what is out of use."""
@@ -175,7 +184,7 @@ class File:
             newest = max([self._least, *self._generations(boot)])
             path = self.directory / f"{boot}.{newest}.mdb"
             try:
-                handle = Handle(path, newest, self.map_size, synced=boot == "synced")
+                handle = Handle(path, newest, self.max_bytes, synced=boot == "synced")
             except _DAMAGE as damage:
                 log.warning("%s: %s is damaged (%s) and left for a new one", self.name, path.name, damage)
                 self._least, error = newest + 1, damage
@@ -186,7 +195,7 @@ class File:
             self._hand_over(path)
             self._sweep(boot, newest)
             return handle
-        raise StoreError(f"{self.name}: {error}")
+        raise OSError(str(error))
 
     def _generations(self, boot: str) -> list[int]:
         matches = [_NAME.match(name) for name in os.listdir(self.directory)]
@@ -224,22 +233,25 @@ class File:
         """
         return self._run(job, None)
 
-    def write(self, job: Job[Result], relieve: Callable[[Handle], None]) -> Result:
+    def write(self, job: Job[Result], relieve: Callable[[Handle], None], *, insist: bool = False) -> Result:
         """Do something in a write transaction: all of it, or nothing.
 
         Args:
             relieve: makes room in a file that is full; then the job is tried once more.
+            insist: see `attend`.
 
         Raises:
             StoreError: it could not be done.
         """
-        return self._run(job, relieve)
+        return self._run(job, relieve, insist)
 
-    def _run(self, job: Job[Result], relieve: Callable[[Handle], None] | None) -> Result:
+    def _run(
+        self, job: Job[Result], relieve: Callable[[Handle], None] | None, insist: bool = False
+    ) -> Result:
         full = False
         trouble: BaseException | None = None
         for _ in range(_TURNS):
-            handle = self.attend()
+            handle = self.attend(insist=insist)
             try:
                 if relieve is None:
                     with handle.begin() as transaction:
@@ -254,6 +266,10 @@ class File:
                     break
                 full = True
                 relieve(handle)
+            except Outgrown as error:
+                trouble = error
+                with self._writing, contextlib.suppress(lmdb.Error):
+                    handle.outgrow(error.max_bytes)
             except _DAMAGE as error:
                 trouble = error
                 self.abandon(handle, error)
@@ -296,20 +312,19 @@ class File:
     def reserve(self, handle: Handle) -> Iterator[None]:
         """Let a full file have its reserve too, for as long as this lasts."""
         with self._writing:
-            self._resize(handle, self.max_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
+            self._resize(handle, handle.max_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
             try:
                 yield
             finally:
-                self._resize(handle, self.map_size)
+                self._resize(handle, handle.map_size)
 
     def _adopt(self, handle: Handle) -> None:
         """Another process gave the file more room: because it may, or out of the reserve."""
         with self._writing:
             self._resize(handle, 0)
             with contextlib.suppress(lmdb.Error):
-                if handle.env.info()["map_size"] > self.max_bytes:
-                    return
-            self._resize(handle, self.map_size)
+                if handle.env.info()["map_size"] <= handle.max_bytes:
+                    self._resize(handle, handle.map_size)
 
     def _resize(self, handle: Handle, size: int) -> None:
         """Change the map; it never becomes smaller than what is used."""
@@ -343,6 +358,13 @@ class File:
             time.sleep(min(left, 2 * LOOK))
 
     # --- sharing -----------------------------------------------------------------------------------
+
+    def enlarge(self, max_bytes: int) -> None:
+        """Somebody here says that the file may take so much."""
+        if max_bytes > self.max_bytes:
+            self.max_bytes = max_bytes
+            if self.handle is not None:
+                self.renew(self.handle)
 
     def release(self) -> None:
         """One user less; the last one closes it."""
@@ -390,22 +412,14 @@ _forking: list[File] = []
 
 
 def shared_file(directory: Path, max_bytes: int) -> File:
-    """The file of a directory, the same for all who ask in this process.
-
-    Raises:
-        ValueError: it is in use here with another size.
-    """
+    """The file of a directory, the same for all who ask in this process. The largest `max_bytes` holds."""
     with _files_lock:
         file = _files.get(directory)
-        if file is None or (file.users == 0 and file.max_bytes != max_bytes):
+        if file is None:
             file = _files[directory] = File(directory, max_bytes)
-        elif file.max_bytes != max_bytes:
-            raise ValueError(
-                f"max_bytes = {max_bytes}, and another cache of this process has it open with "
-                f"{file.max_bytes}; give both the same"
-            )
         file.users += 1
-        return file
+    file.enlarge(max_bytes)
+    return file
 
 
 def _before_fork() -> None:

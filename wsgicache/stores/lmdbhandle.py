@@ -21,18 +21,26 @@ _WIPE_ON_FORK: Final = 18
 
 
 class Handle:
-    """A file as one process has it open."""
+    """A file as one process has it open.
+
+    Args:
+        path: the file; it is made where there is none.
+        generation: the number in its name.
+        max_bytes: what it may take on the disk, unless somebody has said more.
+        synced: wait for the disk with each change.
+    """
 
     __slots__ = (
         "alive", "begin", "bodies", "env", "expiry", "generation", "heads", "inode", "journal", "leases",
-        "negatives", "path", "queue", "room", "sizes",
+        "max_bytes", "negatives", "path", "queue", "room", "sizes",
     )  # fmt: skip
 
-    def __init__(self, path: Path, generation: int, map_size: int, *, synced: bool) -> None:
+    def __init__(self, path: Path, generation: int, max_bytes: int, *, synced: bool) -> None:
         self.path: Final = path
         self.generation: Final = generation
+        self.max_bytes = max_bytes
         self.env = lmdb.open(
-            str(path), subdir=False, map_size=map_size, mode=0o600, max_dbs=8, max_readers=_READERS,
+            str(path), subdir=False, map_size=self.map_size, mode=0o600, max_dbs=8, max_readers=_READERS,
             sync=synced, metasync=synced, max_spare_txns=0,
         )  # fmt: skip
         self.begin: Final = self.env.begin
@@ -44,6 +52,11 @@ class Handle:
             self.env.close()
             raise
 
+    @property
+    def map_size(self) -> int:
+        """What pages may take; beyond it is a reserve, so that a full file can still be purged."""
+        return (self.max_bytes - self.max_bytes // 16) // mmap.PAGESIZE * mmap.PAGESIZE
+
     def _furnish(self) -> None:
         """Open the databases, and make what a new file needs."""
         self._make_whole()
@@ -53,12 +66,19 @@ class Handle:
             opened = [self.env.open_db(name.encode("ascii"), txn=transaction) for name in names]
             self.heads, self.bodies, self.queue, self.negatives = opened[:4]
             self.expiry, self.journal, self.leases, self.room = opened[4:]
-            totals = transaction.get(TOTALS, db=self.room)
-            if totals is None:
-                totals = Totals(time.monotonic()).pack()
-                transaction.put(TOTALS, totals, db=self.room)
-            Totals.read(totals)
+            raw = transaction.get(TOTALS, db=self.room)
+            totals = Totals(time.monotonic(), 0) if raw is None else Totals.read(raw)
+            if totals.size < self.max_bytes:
+                totals.size = self.max_bytes
+                transaction.put(TOTALS, totals.pack(), db=self.room)
+        self.outgrow(totals.size)
         self.inode = os.stat(self.path).st_ino
+
+    def outgrow(self, max_bytes: int) -> None:
+        """The file may take more than was known here."""
+        if max_bytes > self.max_bytes:
+            self.max_bytes = max_bytes
+            self.env.set_mapsize(self.map_size)
 
     def _make_whole(self) -> None:
         """Lengthen a file that is shorter than its pages: to read past its end would kill the process."""
@@ -84,14 +104,24 @@ class Handle:
 
 
 def _alive() -> Any:
-    """One byte that is 1 in this process and 0 in its forks, where the system can do that."""
+    """Something whose item 0 is true in this process and false in its forks."""
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         page.madvise(_WIPE_ON_FORK)
     except (AttributeError, OSError, TypeError, ValueError):
-        return bytearray(b"\1")
+        return _SameProcess() if hasattr(os, "fork") else b"\1"
     page[0] = 1
     return page
+
+
+class _SameProcess:
+    """Where the kernel cannot clear a page in forks: dearer, and as sure."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def __getitem__(self, place: int) -> bool:
+        return os.getpid() == self._pid
 
 
 def _next_name(name: str) -> str:

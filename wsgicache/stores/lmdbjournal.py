@@ -61,7 +61,7 @@ class Books:
         self._space = space
         self._prefix = space + epoch.encode("ascii")
 
-    def append(self, mark: Mark, purges: list[Purge], at: float, limit: int, map_size: int) -> Mark:
+    def append(self, mark: Mark, purges: list[Purge], at: float, limit: int) -> Mark:
         """Number the purges and add them; drop what was purged longest ago where there are too many."""
         epoch, seq, nonce = mark
         for purge in purges:
@@ -69,9 +69,8 @@ class Books:
             seq, nonce = seq + 1, new_id()
             self._add(purge._replace(target=short(purge.target)), seq, nonce, at)
         counts = self._work.space(self._space)
-        while counts.records and (
-            counts.records > limit or self._work.totals.journal > map_size // _LARGEST_SHARE
-        ):
+        most = self._work.handle.map_size // _LARGEST_SHARE
+        while counts.records and (counts.records > limit or self._work.totals.journal > most):
             self._drop_oldest(counts)
         moved = Mark(epoch, seq, nonce)
         self._work.transaction.put(self._space, encode_mark(moved), db=self._work.handle.heads)

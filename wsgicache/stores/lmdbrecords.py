@@ -149,12 +149,13 @@ class Totals:
     """The counts of the whole file: one record, written with everything that changes them.
 
     `hands` are the places of the two SIEVE hands (pages, negatives), `used` the bytes of both, `born` the
-    monotonic instant at which the file was made.
+    monotonic instant at which the file was made, `size` what it may take on the disk: the most that anybody
+    has said who opened it.
     """
 
-    __slots__ = ("born", "evicted", "hands", "journal", "last", "tokens", "used")
+    __slots__ = ("born", "evicted", "hands", "journal", "last", "size", "tokens", "used")
 
-    def __init__(self, born: float) -> None:
+    def __init__(self, born: float, size: int) -> None:
         self.last = 0
         self.hands = [0, 0]
         self.used = [0, 0]
@@ -162,12 +163,14 @@ class Totals:
         self.evicted = 0
         self.tokens = 0
         self.born = born
+        self.size = size
 
     def pack(self) -> bytes:
         """The record."""
         return _TOTALS.pack(
-            LAYOUT, self.last, *self.hands, *self.used, self.journal, self.evicted, self.tokens, self.born
-        )
+            LAYOUT, self.last, *self.hands, *self.used, self.journal, self.evicted, self.tokens, self.born,
+            self.size,
+        )  # fmt: skip
 
     @classmethod
     def read(cls, raw: bytes | None) -> Totals:
@@ -180,18 +183,18 @@ class Totals:
         if raw is None or len(raw) != _TOTALS.size:
             raise DecodeError("no totals")
         layout: int
-        layout, last, hand, hand2, used, used2, journal, evicted, tokens, born = _TOTALS.unpack(raw)
+        layout, last, hand, hand2, used, used2, journal, evicted, tokens, born, size = _TOTALS.unpack(raw)
         if layout > LAYOUT:
             raise StoreError("a newer version of wsgicache has written it; restart this process with that")
         if layout != LAYOUT:
             raise DecodeError("an older layout")
-        totals = cls(born)
+        totals = cls(born, size)
         totals.last, totals.hands, totals.used = last, [hand, hand2], [used, used2]
         totals.journal, totals.evicted, totals.tokens = journal, evicted, tokens
         return totals
 
 
-_TOTALS: Final = Struct(">HQQQqqqQQd")
+_TOTALS: Final = Struct(">HQQQqqqQQdQ")
 TOTALS: Final = b"totals"
 """The name of the record of the counts."""
 

@@ -52,7 +52,7 @@ class Room:
         file = self._file
 
         def run(handle: Handle, transaction: Any) -> Result:
-            work = Work(handle, transaction, file.visited, file.map_size)
+            work = Work(handle, transaction, file.visited)
             result = job(work)
             work.finish()
             return result
@@ -60,7 +60,7 @@ class Room:
         if not insist:
             return file.write(run, lambda handle: self._relieve(handle, need))
         try:
-            return file.write(run, lambda handle: self._relieve(handle, need))
+            return file.write(run, lambda handle: self._relieve(handle, need), insist=True)
         except StoreError as error:
             if not isinstance(error.__cause__, lmdb.MapFullError):
                 raise
@@ -70,10 +70,10 @@ class Room:
     def _relieve(self, handle: Handle, need: int) -> None:
         """Make room in a full file. What a transaction frees can be used two transactions later."""
         file = self._file
-        wanted = max(2 * need, file.map_size // 32)
+        wanted = max(2 * need, handle.map_size // 32)
 
         def shrink(handle: Handle, transaction: Any) -> int:
-            work = Work(handle, transaction, file.visited, file.map_size)
+            work = Work(handle, transaction, file.visited)
             freed = work.shrink(wanted, _SHRUNK, time.time()) if work.is_crowded else 0
             work.finish()
             return freed
@@ -84,7 +84,7 @@ class Room:
             wanted -= freed
             if wanted <= 0 or not freed:
                 break
-        file.write(lambda handle, transaction: Work(handle, transaction, set(), 0).finish(), _do_nothing)
+        file.write(lambda handle, transaction: Work(handle, transaction, set()).finish(), _do_nothing)
 
     # --- leases ------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Room:
 
         def give_back(work: Work) -> None:
             held = Lease.read(work.transaction.get(name, db=work.handle.leases))
-            if held is None or held.token != token:
+            if held is None or token == 0 or held.token != token:
                 return
             if unstorable_for > 0:
                 note = Lease(0, time.monotonic(), unstorable_for).pack()

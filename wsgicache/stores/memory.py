@@ -215,7 +215,7 @@ class MemoryStore:
     def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
         """Give a lease back; see `Store.release`."""
         with self._pool.lock:
-            if self._leases.get(key, (0, 0.0))[0] != token:
+            if token == 0 or self._leases.get(key, (0, 0.0))[0] != token:
                 return
             if unstorable_for > 0:
                 self._leases[key] = 0, time.monotonic() + unstorable_for
