@@ -23,7 +23,7 @@ LAYERS = {
     "2 stores": [
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
-        "stores.redisurl", "stores.redisnodes", "stores.rediscluster",
+        "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redissentinel",
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "switches", "engine",

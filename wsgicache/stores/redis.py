@@ -41,7 +41,7 @@ from ..entry import Entry, Stored
 from ..journal import Mark, Purge, Record, Snapshot, new_id
 from . import StoreError, StoreOptions
 from .memo import Memo, MemoSlot
-from .redislink import Line, Link, Refused, is_closed
+from .redislink import Demoted, Line, Link, Refused, is_closed
 from .redislisten import listen
 from .redisscripts import (
     APPEND,
@@ -59,7 +59,7 @@ from .redisscripts import (
     Script,
 )
 from .redisstats import server_numbers
-from .redisurl import Address, read_url, sentinel_link, server_link
+from .redisurl import read_url, server_link
 
 JOURNAL: Final = 65536
 """Targets that a journal remembers."""
@@ -141,7 +141,7 @@ class RedisStore:
         with self._rooms_lock:
             known = self._rooms.get(namespace)
             if known is None:
-                known = RedisStore(self.link, *self._given, namespace)
+                known = type(self)(self.link, *self._given, namespace)
                 known._rooms, known._rooms_lock = self._rooms, self._rooms_lock
                 self._rooms[namespace] = known
             return known
@@ -157,7 +157,7 @@ class RedisStore:
             line = link.free.pop()
         except IndexError:
             return self._confirm_carefully(slot)
-        if line.run is not self._run:
+        if line.run is not self._run or line.run is not link.run:
             link.give(line)
             return self._confirm_carefully(slot)
         try:
@@ -360,9 +360,7 @@ class RedisStore:
 
         try:
             raw = self.link.ask(use, writes=True, insist=True)
-        except StoreError as error:
-            if not isinstance(error.__cause__, redis.ReadOnlyError):
-                raise
+        except Demoted:
             raw = self.link.ask(use, writes=True, insist=True)
         return self._noted(raw)
 
@@ -624,7 +622,8 @@ def open_redis(url: str, options: StoreOptions) -> RedisStore:
     Raises:
         ValueError: a mistake in the URL; the message says what and the remedy.
     """
-    return _over(read_url(url, options), options, server_link)
+    address = read_url(url, options)
+    return RedisStore(server_link(address), options.memo_bytes, options.signing_keys, address.journal)
 
 
 def open_sentinel(url: str, options: StoreOptions) -> RedisStore:
@@ -633,8 +632,8 @@ def open_sentinel(url: str, options: StoreOptions) -> RedisStore:
     Raises:
         ValueError: a mistake in the URL; the message says what and the remedy.
     """
-    return _over(read_url(url, options), options, sentinel_link)
+    from .redissentinel import SentinelLink, SentinelStore
 
-
-def _over(address: Address, options: StoreOptions, link: Callable[[Address], Link]) -> RedisStore:
-    return RedisStore(link(address), options.memo_bytes, options.signing_keys, address.journal)
+    address = read_url(url, options)
+    link = SentinelLink(address)
+    return SentinelStore(link, options.memo_bytes, options.signing_keys, address.journal)
