@@ -372,6 +372,10 @@ class RedisStore:
                 return snapshot
         raise StoreError(f"{self.link.name}: the journal is begun anew again and again")
 
+    def _page(self, follower: Mark, after: str) -> Any:
+        """A page of records. Who asks has just read a mark, or is about to purge: so it insists."""
+        return self.link.ask(lambda line: self._on_journal(line, SINCE, *follower, after), insist=True)
+
     def _snapshot(self, mark: Mark | None) -> Snapshot | None:
         """All pages of one epoch; None where another epoch began meanwhile."""
         follower = mark or Mark("", 0, "")
@@ -379,7 +383,7 @@ class RedisStore:
         first: tuple[str, bool] | None = None
         records: dict[Purge, Record] = {}
         while True:
-            answer = self.link.ask(lambda line, after=after: self._on_journal(line, SINCE, *follower, after))  # type: ignore[misc]
+            answer = self._page(follower, after)
             (raw, floor, known), rest = answer[:3], answer[3:]
             now = self._noted(raw)
             first = first or (now.epoch, bool(known))
