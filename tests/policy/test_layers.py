@@ -24,6 +24,7 @@ LAYERS = {
         "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
         "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
+        "stores.redissentinel",
         "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
         "stores.lmdb", "stores.lmdbentries", "stores.lmdbfile", "stores.lmdbhandle", "stores.lmdbjournal",
         "stores.lmdbpages", "stores.lmdbrecords", "stores.lmdbroom",
@@ -32,7 +33,7 @@ LAYERS = {
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "history",
-        "switches",         "engine", "fill", "config", "explain", "purge",
+        "switches", "engine", "fill", "config", "explain", "purge",
     ],
     "4 adapter": ["capture", "wsgi"],
     "5 faces": ["admin", "admin.guard", "admin.endpoint", "cache", "client", "metrics", "paste"],

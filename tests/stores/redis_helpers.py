@@ -59,7 +59,8 @@ def purge(store, key=KEY):
 def confirms(store, key=KEY):
     """Whether the hit path would serve what this process has decoded."""
     slot = store.peek(key)
-    return slot is not None and store.confirm(slot) is not None
+    mark = slot and store.confirm(slot)
+    return bool(mark) and mark.startswith(slot.stored.born.epoch.encode("ascii") + b" ")
 
 
 class Clock:
@@ -68,6 +69,8 @@ class Clock:
     def __init__(self, *stores):
         self.now = 1000.0
         for store in stores:
+            if hasattr(store.link, "clock"):
+                store.link.clock = self
             for breaker in (store.link.reading, store.link.writing):
                 breaker.clock = self
 

@@ -65,7 +65,7 @@ def test_rds_01_a_server_that_is_down_at_the_start(caplog):
     with fails(rf"redis://:\*\*\*@127.0.0.1:{port}: ConnectionError: Error 111.*refused"):
         store.get([KEY])
     for name, call in every_call(store).items():
-        kind = StoreError if name in ("append", "clear", "set_meta") else CircuitOpen
+        kind = StoreError if name in ("append", "clear", "set_meta", "purges_since") else CircuitOpen
         with pytest.raises(kind):
             call()
     assert [record.message.partition(" (")[0] for record in caplog.records] == [
@@ -132,6 +132,8 @@ def test_a_purge_asks_while_the_circuit_is_open(server):
     server.start()
     with pytest.raises(CircuitOpen):
         store.get([KEY])
+    assert store.purges_since(None).whole, "who is about to purge asks for this first"
+    assert not store.link.reading.is_open
     mark = purge(store)
     assert store.mark_of(KEY) == mark
 

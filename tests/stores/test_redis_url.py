@@ -1,6 +1,5 @@
 """URLs of Redis servers: what they mean, and what a person reads who got one wrong."""
 
-import ssl
 import subprocess
 
 import pytest
@@ -176,12 +175,9 @@ def test_tls(certificate):
     files = [f"--tls-{name}-file" for name in ("cert", "key", "ca-cert")]
     paths = [certificate / name for name in ("cert.pem", "key.pem", "cert.pem")]
     arguments = [str(piece) for pair in zip(files, paths, strict=True) for piece in pair]
-    try:
-        server = Server("--tls-port", str(port), "--tls-auth-clients", "no", *arguments)
-    except BaseException as error:  # a server that was built without TLS
-        if "tls" in str(error).lower():
-            pytest.skip("this server was built without TLS")
-        raise
+    if not empty().ask("CONFIG", "GET", "tls-port"):
+        pytest.skip("this server was built without TLS")
+    server = Server("--tls-port", str(port), "--tls-auth-clients", "no", *arguments)
     try:
         store = open_store(f"rediss://127.0.0.1:{port}?timeout=20s&ssl_ca_certs={certificate}/cert.pem")
         put(store, body=b"x" * 100_000)
@@ -198,4 +194,3 @@ def test_tls(certificate):
             open_store(f"rediss://127.0.0.1:{server.port}?timeout=300ms").get(["/a"])
     finally:
         server.close()
-    assert ssl.HAS_TLSv1_2

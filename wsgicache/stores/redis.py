@@ -42,7 +42,7 @@ from ..entry import Entry, Stored
 from ..journal import Mark, Purge, Record, Snapshot, new_id
 from . import StoreError, StoreOptions
 from .memo import Memo, MemoSlot
-from .redislink import Line, Link, Refused, is_closed
+from .redislink import Demoted, Line, Link, Refused, is_closed
 from .redislisten import listen
 from .redisregister import ATTEND, ATTENDING
 from .redisscripts import (
@@ -61,7 +61,7 @@ from .redisscripts import (
     Script,
 )
 from .redisstats import server_numbers
-from .redisurl import Address, read_url, sentinel_link, server_link
+from .redisurl import read_url, server_link
 
 JOURNAL: Final = 65536
 """Targets that a journal remembers."""
@@ -144,7 +144,7 @@ class RedisStore:
         with self._rooms_lock:
             known = self._rooms.get(namespace)
             if known is None:
-                known = RedisStore(self.link, *self._given, namespace)
+                known = type(self)(self.link, *self._given, namespace)
                 known._rooms, known._rooms_lock = self._rooms, self._rooms_lock
                 self._rooms[namespace] = known
             return known
@@ -160,7 +160,7 @@ class RedisStore:
             line = link.free.pop()
         except IndexError:
             return self._confirm_carefully(slot)
-        if line.run is not self._run:
+        if line.run is not self._run or line.run is not link.run:
             link.give(line)
             return self._confirm_carefully(slot)
         try:
@@ -363,9 +363,7 @@ class RedisStore:
 
         try:
             raw = self.link.ask(use, writes=True, insist=True)
-        except StoreError as error:
-            if not isinstance(error.__cause__, redis.ReadOnlyError):
-                raise
+        except Demoted:
             raw = self.link.ask(use, writes=True, insist=True)
         return self._noted(raw)
 
@@ -377,6 +375,10 @@ class RedisStore:
                 return snapshot
         raise StoreError(f"{self.link.name}: the journal is begun anew again and again")
 
+    def _page(self, follower: Mark, after: str) -> Any:
+        """A page of records. Who asks has just read a mark, or is about to purge: so it insists."""
+        return self.link.ask(lambda line: self._on_journal(line, SINCE, *follower, after), insist=True)
+
     def _snapshot(self, mark: Mark | None) -> Snapshot | None:
         """All pages of one epoch; None where another epoch began meanwhile."""
         follower = mark or Mark("", 0, "")
@@ -384,7 +386,7 @@ class RedisStore:
         first: tuple[str, bool] | None = None
         records: dict[Purge, Record] = {}
         while True:
-            answer = self.link.ask(lambda line, after=after: self._on_journal(line, SINCE, *follower, after))  # type: ignore[misc]
+            answer = self._page(follower, after)
             (raw, floor, known), rest = answer[:3], answer[3:]
             now = self._noted(raw)
             first = first or (now.epoch, bool(known))
@@ -636,7 +638,8 @@ def open_redis(url: str, options: StoreOptions) -> RedisStore:
     Raises:
         ValueError: a mistake in the URL; the message says what and the remedy.
     """
-    return _over(read_url(url, options), options, server_link)
+    address = read_url(url, options)
+    return RedisStore(server_link(address), options.memo_bytes, options.signing_keys, address.journal)
 
 
 def open_sentinel(url: str, options: StoreOptions) -> RedisStore:
@@ -645,8 +648,8 @@ def open_sentinel(url: str, options: StoreOptions) -> RedisStore:
     Raises:
         ValueError: a mistake in the URL; the message says what and the remedy.
     """
-    return _over(read_url(url, options), options, sentinel_link)
+    from .redissentinel import SentinelLink, SentinelStore
 
-
-def _over(address: Address, options: StoreOptions, link: Callable[[Address], Link]) -> RedisStore:
-    return RedisStore(link(address), options.memo_bytes, options.signing_keys, address.journal)
+    address = read_url(url, options)
+    link = SentinelLink(address)
+    return SentinelStore(link, options.memo_bytes, options.signing_keys, address.journal)

@@ -347,7 +347,7 @@ class Link:
         told = f"{self.name}: {type(error).__name__}: {error}"
         if isinstance(error, redis.ReadOnlyError) or _says_readonly(error):
             self.hang_up()
-            return StoreError(f"{told}; it is a replica now, so the primary is looked for")
+            return Demoted(f"{told}; it is a replica now, so the primary is looked for")
         if isinstance(error, _ELSEWHERE):
             self.trouble()
             return StoreError(told)
@@ -360,9 +360,9 @@ class Link:
     def _refused(self, told: str, probe: bool) -> StoreError:
         if "READONLY" in told:
             self.hang_up()
-        else:
-            self.full = "OOM" in told
-            self.writing.fail(redis.ResponseError(told), probe=probe)
+            return Demoted(f"{self.name}: {told}; it is a replica now, so the primary is looked for")
+        self.full = "OOM" in told
+        self.writing.fail(redis.ResponseError(told), probe=probe)
         return StoreError(f"{self.name}: {told}")
 
     def trouble(self) -> None:
@@ -381,6 +381,10 @@ class Link:
 
 class Refused(Exception):
     """A script answered that it could not write, and why. The line is as good as before."""
+
+
+class Demoted(StoreError):
+    """The server is the primary no more. The next call looks for the new one."""
 
 
 class TooManyConnections(StoreError):

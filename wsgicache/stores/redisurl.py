@@ -19,19 +19,12 @@ from urllib.parse import unquote
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
-from redis.sentinel import (
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
 
 from ..options import Reader, one_of, read_bool, read_count, read_duration, read_positive, read_text
 from . import StoreOptions, shown
 from .redislink import (
     DEFAULT_CONNECTIONS,
     Link,
-    Paced,
     PacedConnection,
     PacedSSLConnection,
     PacedUnixConnection,
@@ -237,24 +230,3 @@ def connector(address: Address, node: Node | None = None) -> Callable[[], RedisC
 def server_link(address: Address) -> Link:
     """The link to one server."""
     return Link(address.name, connector(address), address.timeout, address.connections)
-
-
-class _SentinelConnection(Paced, SentinelManagedConnection):
-    """To the primary that the Sentinels name when it is opened."""
-
-
-class _SentinelSSLConnection(Paced, SentinelManagedSSLConnection):
-    """The same with TLS."""
-
-
-def sentinel_link(address: Address) -> Link:
-    """The link to the primary that the Sentinels name; they are asked for each new connection."""
-    options = connection_options(address)
-    asked = {name: value for name, value in options.items() if name not in address.login}
-    if address.tls:
-        asked["ssl"] = True
-    del asked["client_name"]  # Sentinel has no CLIENT SETNAME in its old versions
-    sentinel = Sentinel(address.nodes, sentinel_kwargs={**asked, **address.sentinel_login})
-    made = _SentinelSSLConnection if address.tls else _SentinelConnection
-    pool = SentinelConnectionPool(address.service, sentinel, connection_class=made, **options)
-    return Link(address.name, pool.make_connection, address.timeout, address.connections)

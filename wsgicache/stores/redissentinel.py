@@ -1,0 +1,94 @@
+"""The primary that Sentinels name: asked for each new connection, and once a second besides.
+
+A primary that was replaced without having failed goes on answering until the Sentinels tell it, for about a
+second. Whoever reads from it then misses what is purged at the new one. So who is connected to it asks too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import redis
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+from .memo import MemoSlot
+from .redis import RedisStore
+from .redislink import Line, Link, Paced
+from .redisurl import Address, connection_options
+
+T = TypeVar("T")
+
+LOOK: Final = 1.0
+"""Seconds between two questions to the Sentinels."""
+
+LONGEST: Final = 30.0
+"""The same while none of them answers, at most."""
+
+
+class _Connection(Paced, SentinelManagedConnection):
+    """To the primary that the Sentinels name when it is opened."""
+
+
+class _SSLConnection(Paced, SentinelManagedSSLConnection):
+    """The same with TLS."""
+
+
+class SentinelLink(Link):
+    """The connections of this process to the primary that the Sentinels name."""
+
+    def __init__(self, address: Address, clock: Callable[[], float] = time.monotonic) -> None:
+        options = connection_options(address)
+        asked = {name: value for name, value in options.items() if name not in address.login}
+        if address.tls:
+            asked["ssl"] = True
+        sentinel = Sentinel(address.nodes, sentinel_kwargs={**asked, **address.sentinel_login})
+        made = _SSLConnection if address.tls else _Connection
+        pool = SentinelConnectionPool(address.service, sentinel, connection_class=made, **options)
+        super().__init__(address.name, pool.make_connection, address.timeout, address.connections)
+        self._pool = pool
+        self.clock = clock
+        self.look_at = 0.0
+        """When the Sentinels are asked again, by the clock."""
+        self._pause = LOOK
+
+    def ask(self, use: Callable[[Line], T], *, writes: bool = False, insist: bool = False) -> T:
+        """See `Link.ask`."""
+        if self.clock() >= self.look_at:
+            self.look_again()
+        return super().ask(use, writes=writes, insist=insist)
+
+    def look_again(self) -> None:
+        """Ask the Sentinels; where they name another primary, every connection to the last one goes."""
+        self.look_at = self.clock() + self._pause  # so that the others need not wait
+        before = self._pool.master_address
+        if before is None or self.reading.is_open:
+            return  # whoever connects asks anyway
+        try:
+            address = self._pool.get_master_address()
+        except (redis.RedisError, OSError):
+            self._pause = min(LONGEST, self._pause * 2)
+            return
+        self._pause = LOOK
+        if address != before:
+            self.run = ""
+            self.hang_up()
+
+
+class SentinelStore(RedisStore):
+    """A Redis store whose server the Sentinels name."""
+
+    link: SentinelLink
+
+    def confirm(self, slot: MemoSlot) -> bytes | None:
+        """See `RedisStore.confirm`."""
+        link = self.link
+        if link.clock() >= link.look_at:
+            link.look_again()
+        return super().confirm(slot)
