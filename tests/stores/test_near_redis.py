@@ -89,14 +89,19 @@ class Process:
 
     answer = _read
 
+    def end(self):
+        """As a program ends that is done."""
+        self._process.stdin.close()
+        assert self._process.wait(20) == 0
+
     def send(self, number):
         os.kill(self._process.pid, number)
 
     def close(self):
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
 
 
 @pytest.fixture
@@ -278,6 +283,15 @@ def test_a_process_that_does_not_answer_is_waited_for_as_long_as_the_bound(serve
         assert process.answer() == "nothing 1"
 
 
+def test_a_process_that_ended_is_not_waited_for(server, near, processes):
+    (process,) = processes(server)
+    age_register(server)
+    assert len(near.remote.attending()) == 2
+    process.end()
+    assert near.remote.attending() == [near._heartbeat.who]
+    assert near.settle()
+
+
 def test_a_new_register_proves_nothing_for_a_while(server, tiers, processes):
     """Somebody may have stood in the one that was lost."""
     bound = 0.5
@@ -316,3 +330,40 @@ def test_the_register_forgets_who_does_not_renew(server):
     age_register(server)
     assert store.attending() == ["four"]
     store.close()
+
+
+GREEN = r"""
+from gevent import monkey
+monkey.patch_all()
+import sys
+import time
+import gevent
+from near_child import Child
+one, two = Child(sys.argv[1], 60), Child(sys.argv[1], 60)
+key = "/a\0\0h\0http"
+with gevent.Timeout(20):
+    for child in (one, two):
+        child.get(key)
+        while not child.trusts():
+            gevent.sleep(0.001)
+    one.put(key, "old")
+    print(two.get(key), one.purge())
+    two.followed("1")
+    print(two.get(key))
+for child in (one, two):
+    child.near.close()
+"""
+
+
+def test_green_threads_follow_as_well(server):
+    pytest.importorskip("gevent")
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(Path(wsgicache.__file__).parents[1]), str(here)])
+    told = subprocess.run(
+        [sys.executable, "-c", GREEN, server.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (told.returncode, told.stdout) == (0, "old 0 1\nnothing 1\n"), told.stderr
