@@ -1,5 +1,6 @@
 """The near tier over a real Redis server, in real processes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from near_helpers import body, purge_all
 from servers_redis import Server, empty, until
 
 import wsgicache
+from wsgicache import WSGICache
 from wsgicache.entry import Entry, Terms
 from wsgicache.stores import StoreError, StoreOptions, open_store
 from wsgicache.stores.near import near_store
 from wsgicache.stores.rollcall import settle
-from wsgicache.testing import StoreContract
+from wsgicache.testing import Response, ScriptedApp, StoreContract, ask
 
 A = "/a\0\0h\0http"
 LONG = 60.0
@@ -367,3 +369,14 @@ def test_green_threads_follow_as_well(server):
         env={**os.environ, "PYTHONPATH": path},
     )
     assert (told.returncode, told.stdout) == (0, "old 0 1\nnothing 1\n"), told.stderr
+
+
+def test_a_page_is_held_decoded_once(server):
+    """In the near tier, and not in the store's memo as well."""
+    app = ScriptedApp(Response(body=[b"page"]))
+    with contextlib.closing(WSGICache(app, f"{server.url}?timeout=2s", near="8MB")) as cache:
+        for _ in range(3):
+            reply = ask(cache, "/a")
+        assert reply.is_hit
+        stats = cache.engine.store.stats()
+    assert (stats["near_entries"], stats["memo_entries"]) == (1, 0)
