@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from near_helpers import body, purge_all
 from servers_redis import Server, empty, until
+from test_memory_fork import in_child
 
 import wsgicache
 from wsgicache import WSGICache
@@ -332,6 +334,35 @@ def test_the_register_forgets_who_does_not_renew(server):
     age_register(server)
     assert store.attending() == ["four"]
     store.close()
+
+
+def connections(port):
+    """How many sockets of this process are connected to a port."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as found:
+            count += found.family == socket.AF_INET and found.getpeername()[1] == port
+    return count
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="the platform does not list open files")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_rds_14_a_child_holds_no_connection_of_its_parent(server, near):
+    put(near)
+    until(lambda: listeners(server) == 1)
+    assert connections(server.port) >= 2
+
+    def child():
+        told = [connections(server.port), body(near, A)]
+        until(lambda: listeners(server) == 2)
+        told.append(listeners(server))
+        near.close()
+        return told
+
+    assert in_child(child) == "[0, b'body', 2]"
+    until(lambda: listeners(server) == 1)
+    mark = near.append(purge_all(), time.time())
+    assert near.get([A])[1] == mark
 
 
 GREEN = r"""
