@@ -517,7 +517,7 @@ def _store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         max_bytes=settings.max_bytes,
         timeout=settings.store_timeout,
-        memo_bytes=settings.memo_bytes,
+        memo_bytes=settings.memo_bytes if settings.near is None else 0,  # the near tier holds them decoded
         signing_keys=tuple([key.encode() for key in settings.signing_keys]),
     )
 

@@ -303,7 +303,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
         Option(
             "memo_bytes", read_bytes, 16_000_000, "bytes",
-            "What each worker keeps decoded of a shared store, so that a hit need not decode it again.",
+            "What each worker keeps decoded of a shared store, so that a hit need not decode it again. With "
+            "a near tier, nothing: its copies are decoded.",
         ),
         Option(
             "store_timeout", read_above_zero, 0.05, "seconds",

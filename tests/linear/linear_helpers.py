@@ -20,17 +20,20 @@ class Race:
     Args:
         directory: where data and histories go.
         store: its URL.
+        wait: with near tiers, let purges wait for all of them; else they are in force after the bound. None:
+            do not wait, and take them for in force at once, which they are not.
         options: of each cache.
         broken: which fence is broken, if any.
     """
 
-    def __init__(self, directory, store, *, workers=3, threads=2, broken=None, **options):
+    def __init__(self, directory, store, *, workers=3, threads=2, broken=None, wait=True, **options):
         self.directory = Path(directory)
         self.store = store
         self.options = options
         self.workers = workers
         self.threads = threads
         self.broken = broken
+        self.wait = wait
         self.data = self.directory / "data"
         self.data.write_bytes(bytes(8 * 64))
         self._started = 0
@@ -44,6 +47,7 @@ class Race:
             "store": self.store,
             "options": self.options,
             "broken": self.broken,
+            "wait": self.wait,
             "data": str(self.data),
             "history": str(self.directory / f"history-{self._started}"),
             "first": first,

@@ -46,7 +46,10 @@ class Worker:
         self.data = Data(config["data"])
         self.owner = config["worker"]
         options = dict(config["options"])
-        self.wait = bool(options.get("near"))
+        near = bool(options.get("near"))
+        self.wait = near and bool(config["wait"])
+        self.late = options["near_bound"] if near and config["wait"] is False else 0.0
+        """Seconds after which a purge that returned is in force in the other processes too."""
         self.cache = WSGICache(self.app, config["store"], max_followers=50, **options)
         self.pause = threading.Event()
         self.file = Path(config["history"]).open("a")  # noqa: SIM115 - until the process ends
@@ -130,7 +133,7 @@ class Worker:
             self.cache.purge_groups(f"g{number % 2}", **given)
         else:
             self.cache.clear(**given)
-        self.note(Purged(began, time.monotonic(), kind, soft, versions))
+        self.note(Purged(began, time.monotonic() + self.late, kind, soft, versions))
 
     def post(self, number):
         """An unsafe request invalidates; a near tier elsewhere hears of it within its bound only."""
@@ -138,7 +141,7 @@ class Worker:
         versions = {f"/blog/{number}": self.data.read(number)}
         ask(self.cache, f"/blog/{number}", method="POST", body=b"x")
         if not self.wait:
-            self.note(Purged(began, time.monotonic(), "post", False, versions))
+            self.note(Purged(began, time.monotonic() + self.late, "post", False, versions))
 
     def note(self, event):
         with self.lock:
@@ -150,6 +153,7 @@ def break_fence(how):
     from wsgicache import engine
     from wsgicache.follow import Follower
     from wsgicache.journal import Verdict
+    from wsgicache.stores.near import NearStore
 
     if how == "born late":  # as if it had been asked for when it was stored
         keep = engine.Engine._keep
@@ -164,6 +168,8 @@ def break_fence(how):
             return keep(self, entry, found, token)
 
         engine.Engine._keep = late
+    elif how == "nobody is told":  # what is armed stays so
+        NearStore._tell = lambda self: None
     elif how == "never judged":
         Follower.verdict = lambda self, entry: Verdict.VALID
     elif how == "never followed":

@@ -88,6 +88,27 @@ def test_processes_with_near_tiers(tmp_path, store_url):
         assert any("hit" in event.status for event in events if isinstance(event, Asked))
 
 
+@pytest.mark.parametrize("store_url", ["redis", "lmdb", "memcached"], indirect=True)
+def test_processes_with_near_tiers_that_nobody_waits_for(tmp_path, store_url):
+    """A purge is one for all of them when the bound has passed."""
+    events = Race(tmp_path, store_url, near="8MB", near_bound=0.05, wait=False).run(SCHEDULES * 2)
+    assert not violations(events), told(violations(events))
+    assert any("hit" in event.status for event in events if isinstance(event, Asked))
+
+
+@pytest.mark.parametrize("store_url", ["lmdb"], indirect=True)
+def test_before_the_bound_has_passed_it_is_not(tmp_path, store_url):
+    """So the schedules are quick enough to see a bound that is too long."""
+    race = Race(tmp_path, store_url, near="8MB", near_bound=0.05, wait=None)
+    assert violations(race.run(SCHEDULES * 2))
+
+
+@pytest.mark.parametrize("store_url", ["redis", "lmdb"], indirect=True)
+def test_a_broken_near_tier_is_seen_between_processes(tmp_path, store_url):
+    race = Race(tmp_path, store_url, near="8MB", near_bound=0.05, broken="nobody is told")
+    assert violations(race.run(SCHEDULES // 2))
+
+
 @pytest.mark.parametrize("store_url", ["redis", "lmdb"], indirect=True)
 @pytest.mark.parametrize("broken", ["born late", "never judged", "never followed", "soft is nothing"])
 def test_a_broken_fence_is_seen_between_processes(tmp_path, store_url, broken):

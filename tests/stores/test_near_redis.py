@@ -1,7 +1,9 @@
 """The near tier over a real Redis server, in real processes."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,13 +12,15 @@ from pathlib import Path
 import pytest
 from near_helpers import body, purge_all
 from servers_redis import Server, empty, until
+from test_memory_fork import in_child
 
 import wsgicache
+from wsgicache import WSGICache
 from wsgicache.entry import Entry, Terms
 from wsgicache.stores import StoreError, StoreOptions, open_store
 from wsgicache.stores.near import near_store
 from wsgicache.stores.rollcall import settle
-from wsgicache.testing import StoreContract
+from wsgicache.testing import Response, ScriptedApp, StoreContract, ask
 
 A = "/a\0\0h\0http"
 LONG = 60.0
@@ -89,14 +93,19 @@ class Process:
 
     answer = _read
 
+    def end(self):
+        """As a program ends that is done."""
+        self._process.stdin.close()
+        assert self._process.wait(20) == 0
+
     def send(self, number):
         os.kill(self._process.pid, number)
 
     def close(self):
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
 
 
 @pytest.fixture
@@ -278,6 +287,15 @@ def test_a_process_that_does_not_answer_is_waited_for_as_long_as_the_bound(serve
         assert process.answer() == "nothing 1"
 
 
+def test_a_process_that_ended_is_not_waited_for(server, near, processes):
+    (process,) = processes(server)
+    age_register(server)
+    assert len(near.remote.attending()) == 2
+    process.end()
+    assert near.remote.attending() == [near._heartbeat.who]
+    assert near.settle()
+
+
 def test_a_new_register_proves_nothing_for_a_while(server, tiers, processes):
     """Somebody may have stood in the one that was lost."""
     bound = 0.5
@@ -316,3 +334,80 @@ def test_the_register_forgets_who_does_not_renew(server):
     age_register(server)
     assert store.attending() == ["four"]
     store.close()
+
+
+def connections(port):
+    """How many sockets of this process are connected to a port."""
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as found:
+            count += found.family == socket.AF_INET and found.getpeername()[1] == port
+    return count
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="the platform does not list open files")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_rds_14_a_child_holds_no_connection_of_its_parent(server, near):
+    put(near)
+    until(lambda: listeners(server) == 1)
+    assert connections(server.port) >= 2
+
+    def child():
+        told = [connections(server.port), body(near, A)]
+        until(lambda: listeners(server) == 2)
+        told.append(listeners(server))
+        near.close()
+        return told
+
+    assert in_child(child) == "[0, b'body', 2]"
+    until(lambda: listeners(server) == 1)
+    mark = near.append(purge_all(), time.time())
+    assert near.get([A])[1] == mark
+
+
+GREEN = r"""
+from gevent import monkey
+monkey.patch_all()
+import sys
+import time
+import gevent
+from near_child import Child
+one, two = Child(sys.argv[1], 60), Child(sys.argv[1], 60)
+key = "/a\0\0h\0http"
+with gevent.Timeout(20):
+    for child in (one, two):
+        child.get(key)
+        while not child.trusts():
+            gevent.sleep(0.001)
+    one.put(key, "old")
+    print(two.get(key), one.purge())
+    two.followed("1")
+    print(two.get(key))
+for child in (one, two):
+    child.near.close()
+"""
+
+
+def test_green_threads_follow_as_well(server):
+    pytest.importorskip("gevent")
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(Path(wsgicache.__file__).parents[1]), str(here)])
+    told = subprocess.run(
+        [sys.executable, "-c", GREEN, server.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (told.returncode, told.stdout) == (0, "old 0 1\nnothing 1\n"), told.stderr
+
+
+def test_a_page_is_held_decoded_once(server):
+    """In the near tier, and not in the store's memo as well."""
+    app = ScriptedApp(Response(body=[b"page"]))
+    with contextlib.closing(WSGICache(app, f"{server.url}?timeout=2s", near="8MB")) as cache:
+        for _ in range(3):
+            reply = ask(cache, "/a")
+        assert reply.is_hit
+        stats = cache.engine.store.stats()
+    assert (stats["near_entries"], stats["memo_entries"]) == (1, 0)

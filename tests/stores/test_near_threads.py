@@ -392,7 +392,7 @@ def test_many_threads_that_use_it_first_begin_it_once(remote):
 
 @pytest.mark.parametrize("over", [Pushing, Remote, Parted])
 def test_it_ends_when_nobody_uses_it(over):
-    before, near = threads(), near_store(over(), 1 << 20, bound=SHORT)
+    before, near = threads(), near_store(over(), 1 << 20, bound=LONG * 10)
     body(near)
     ref = weakref.ref(near)
     del near

@@ -78,7 +78,8 @@ class Heartbeat:
 
     def add(self, part: Part) -> None:
         """Keep this true as well."""
-        self._parts.append(weakref.ref(part))
+        post = self.post
+        self._parts.append(weakref.ref(part, lambda gone: post.arrived.set()))  # to look who is left
 
     # --- the threads -------------------------------------------------------------------------------
 

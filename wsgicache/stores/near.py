@@ -18,6 +18,7 @@ The rules this file obeys:
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -533,3 +534,9 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _at_exit() -> None:
+    for heartbeat in list(_hearts):  # nobody need wait for a process that has ended
+        heartbeat.stop()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -69,11 +71,18 @@ class _Ear:
         self._every, self._check = every, check
         self._sent = time.monotonic()
         self._answered = False
+        self._connection: RedisConnection | None = None
+        _ears.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: the socket is the parent's, so it is only closed here, not shut."""
+        if self._connection is not None:
+            self._connection.disconnect()
 
     def listen(self) -> None:
         """Until `stop` is set, the server is another, or the connection is lost, which raises."""
         line = self._link.listener()
-        connection = line.connection
+        connection = self._connection = line.connection
         try:
             connection.send_command("SUBSCRIBE", self._channel, check_health=False)
             while not self._stop.is_set() and self._is_current(line):
@@ -107,3 +116,15 @@ class _Ear:
             self._answered = True
             if self._alive is not None:
                 self._alive(self._sent)
+
+
+_ears: Final[weakref.WeakSet[_Ear]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for ear in list(_ears):
+        ear.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
