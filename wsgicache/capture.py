@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from .answer import Answer
 from .engine import Engine
-from .fill import Action, Fill
+from .fill import KEEP, Action, Fill
 from .outcome import Outcome, Reason
 from .ready import AGES
 
@@ -193,7 +193,7 @@ class Capture:
         if self._head is None:
             return self._first_pull()
         action = self._decide()
-        if action is Action.KEEP:
+        if action is KEEP:
             whole = type(self._iterable) is list or type(self._iterable) is tuple
             return self._keep_list() if whole else self._keep_from_start()
         return self._pass_on() if action is Action.PASS else self._replace(action)

@@ -52,7 +52,7 @@ class Flight:
         self.born = born
         self.token = token
         self.owner = owner
-        self.state = State.PENDING
+        self.state = PENDING
         self.entry: Entry | None = None
         self.followers = 0
         self.handed_over_at: float | None = None
@@ -69,6 +69,12 @@ class Boarding(Enum):
     ALONE = "alone"
     NESTED = "nested"
     OVERFLOW = "overflow"
+
+
+# A member by itself: to read one from its enum costs as much as a call.
+PENDING: Final[State] = State.PENDING
+_LANDED: Final[State] = State.LANDED
+LEAD: Final[Boarding] = Boarding.LEAD
 
 
 class Collapse:
@@ -107,7 +113,7 @@ class Collapse:
         owner = threading.get_ident()
         with self._lock:
             flight = self._flights.get(key)
-            if flight is not None and flight.state is State.PENDING:
+            if flight is not None and flight.state is PENDING:
                 own = flight.owner == owner
                 if own and flight.handed_over_at is None:
                     return Boarding.NESTED, None
@@ -117,7 +123,7 @@ class Collapse:
             if not may_lead:
                 return Boarding.ALONE, None
             flight = self._flights[key] = Flight(key, born, self._next_token(), owner)
-            return Boarding.LEAD, flight
+            return LEAD, flight
 
     def _join(self, flight: Flight) -> tuple[Boarding, Flight | None]:
         if flight.followers >= self._max_followers:
@@ -158,7 +164,8 @@ class Collapse:
                 until = min(deadline, flight.handed_over_at + self._grace)
             remaining = until - self._steady()
             if remaining <= 0:
-                self._forget(flight)
+                if self._flights.get(flight.key) is flight:
+                    del self._flights[flight.key]
                 return
             assert flight.changed is not None  # noqa: S101 - made when the follower joined
             flight.changed.wait(remaining)
@@ -176,7 +183,7 @@ class Collapse:
 
     def land(self, flight: Flight, entry: Entry) -> None:
         """The answer is stored: followers take it from here."""
-        self._end(flight, State.LANDED, entry)
+        self._end(flight, _LANDED, entry)
 
     def release(self, flight: Flight) -> None:
         """The answer is not storable: followers go to the app, all at once."""
@@ -192,17 +199,14 @@ class Collapse:
 
     def _end(self, flight: Flight, state: State, entry: Entry | None) -> None:
         with self._lock:
-            if flight.state is not State.PENDING:
+            if flight.state is not PENDING:
                 return
             flight.state = state
             flight.entry = entry
-            self._forget(flight)
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
             if flight.changed is not None:
                 flight.changed.notify_all()
-
-    def _forget(self, flight: Flight) -> None:
-        if self._flights.get(flight.key) is flight:
-            del self._flights[flight.key]
 
     def __len__(self) -> int:
         return len(self._flights)

@@ -40,6 +40,12 @@ from .stores.near import near_store
 from .stores.sieve import Slot
 from .switches import Switches
 
+# A member by itself: to read one from its enum costs as much as a call, and a miss passes by many.
+_URI_MISS: Final[Reason] = Reason.URI_MISS
+_STORED: Final[Reason] = Reason.STORED
+_VALID: Final[Verdict] = Verdict.VALID
+_HARD: Final[Verdict] = Verdict.HARD
+
 
 class Found:
     """What a look-up found: a reason, the entry if there is one, and the mark that was read first.
@@ -54,10 +60,10 @@ class Found:
         self.key = key
         self.follower = follower
         self.now = now
-        self.reason = self.miss = Reason.URI_MISS
+        self.reason = self.miss = _URI_MISS
         self.entry: Entry | None = None
         self.variants: Variants | None = None
-        self.verdict = Verdict.VALID
+        self.verdict = _VALID
         self.mark: Mark | None = None
 
 
@@ -205,7 +211,7 @@ class Engine:
             found.reason = found.miss = Reason.STORE_DOWN
             return found
         if stored is None or stored.key != admission.key or _is_gone(stored, now):
-            found.miss = Reason.VARY_MISS if found.variants is not None else Reason.URI_MISS
+            found.miss = _URI_MISS if found.variants is None else Reason.VARY_MISS
             found.reason = admission.personal or found.miss
             return found
         found.entry = entry = self._sealed(found.key, stored) if arm else with_etag(stored)
@@ -349,7 +355,8 @@ class Engine:
     def land(self, flight: Flight, entry: Entry) -> None:
         """The answer is stored: those who wait take it from here, other processes from the store."""
         self.collapse.land(flight, entry)
-        self.leases.give_back(flight)
+        if flight.lease is not None:
+            self.leases.give_back(flight)
 
     def release(self, flight: Flight, *, marked: bool) -> None:
         """The answer is not storable: those who wait go to the app, all at once.
@@ -386,13 +393,13 @@ class Engine:
         follower = found.follower
         follower.follow_now(entry.key)  # what was purged while the app was working
         key = _place(entry) if entry.terms.varying else entry.key
-        if follower.verdict(entry) is Verdict.HARD:
+        if follower.verdict(entry) is _HARD:
             return Reason.NOT_STORED_RACED, entry
         if not follower.store.set(key, entry, entry.keep_until, token):
             return self._why_refused(entry, key, follower), entry
         if entry.terms.varying:
             self._note_variant(entry, key, follower.store)
-        return Reason.STORED, entry
+        return _STORED, entry
 
     def _why_refused(self, entry: Entry, key: str, follower: Follower) -> Reason:
         (newer,), _ = follower.get([key])

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from .answer import Answer, answer, not_modified_answer
-from .collapse import Flight, State
+from .collapse import PENDING, Flight
 from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
 from .engine import Engine, Found
 from .entry import Entry, Headers, intern_terms, make_etag
@@ -32,6 +32,11 @@ class Action(Enum):
     FRESHENED = "freshened"
     AGAIN = "again"
     STALE = "stale"
+
+
+KEEP: Final[Action] = Action.KEEP
+_STORED: Final[Reason] = Reason.STORED
+"""Members by themselves: to read one from its enum costs as much as a call."""
 
 
 class Fill:
@@ -148,9 +153,9 @@ class Fill:
         self.settlement = settle(admission, head, self.hints, ignored, self._head_at)
         terms = self.settlement.terms
         if terms is not None:
-            self.outcome.settled = Reason.STORED  # what is told if the head goes out before the body's end
+            self.outcome.settled = _STORED  # what is told if the head goes out before the body's end
             self.outcome.ttl = terms.lifetime - int(age_on_arrival(head, self.asked, self._head_at))
-            return Action.KEEP
+            return KEEP
         self._not_stored(self.settlement.reason)
         return Action.PASS
 
@@ -291,8 +296,8 @@ class Fill:
                 reason = Reason.NOT_STORED_FIELDS
             else:
                 reason, entry = self.engine.keep(entry, self.found, self.token)
-                if reason is Reason.STORED:
-                    self._stored(entry, Reason.STORED)
+                if reason is _STORED:
+                    self._stored(entry, reason)
                     return reason
         self._not_stored(reason)
         return reason
@@ -360,7 +365,7 @@ class Fill:
     def failed(self) -> None:
         """There is nothing to share: one of those who wait asks the app itself."""
         flight = self.flight
-        if flight is not None and flight.state is State.PENDING:
+        if flight is not None and flight.state is PENDING:
             self.engine.fail(flight)
 
     def end(self) -> None:
@@ -368,7 +373,7 @@ class Fill:
         if self._ended:
             return
         self._ended = True
-        if self.entry is not None and self.outcome.settled is Reason.STORED and self._says_more():
+        if self.entry is not None and self.outcome.settled is _STORED and self._says_more():
             self._hear_last_words(self.entry)
         self.failed()
         if self.background:

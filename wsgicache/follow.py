@@ -60,12 +60,15 @@ class Follower:
     def get(self, keys: Sequence[str]) -> tuple[list[Stored | None], Mark]:
         """What is stored under each key, after the journal was followed to the mark that came with it."""
         stored, mark = self.store.get(keys)
-        self.follow(mark)
+        if mark is not self._index.mark:
+            self.follow(mark)
         return stored, mark
 
     def follow_now(self, key: str) -> None:
         """Follow the journal to where it stands."""
-        self.follow(self.store.mark_of(key))
+        mark = self.store.mark_of(key)
+        if mark is not self._index.mark:
+            self.follow(mark)
 
     def follow(self, mark: Mark) -> None:
         """Bring the index up to a mark that was just read."""

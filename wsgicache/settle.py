@@ -87,13 +87,13 @@ def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: f
     reason = admission.unstorable
     if ignored or hints.said:
         reason = _asked_aside(hints, ignored) or reason
-    if reason is None and head.length is not None:
-        reason = _object_length(admission, head, head.length)
+    plan, length = admission.plan, head.length
+    if length is not None and (not 0 <= length <= plan.max_body_bytes or head.code in NO_BODY):
+        reason = reason or _object_length(admission, head, length)
     if reason is None and not head.sound:
         reason = Reason.NOT_STORED_FIELDS
     if reason is not None:
         return Settlement(reason)
-    plan = admission.plan
     if hints.said or not plan.timed_fields.isdisjoint(head.fields):
         return _settle(admission, head, hints, now)
     asked = _decisive(admission, head)

@@ -13,6 +13,10 @@ _TAG: Final = re.compile(rb"<(input|meta|script|style|link)\b")
 _INSIDE: Final = re.compile(rb"(?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+")
 _ATTRIBUTE: Final = re.compile(rb"([a-z][\w:.-]*+)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))")
 _TOKEN_NAME: Final = re.compile(rb"[cx]srf|requestverificationtoken|(?:^|[^a-z])authenticator\]?$|token\]?$")
+_FIELDS: Final = frozenset((b"input", b"meta"))
+_WORDS: Final = (b"srf", b"token", b"authenticator")
+"""One of them is in everything that `_TOKEN_NAME` finds."""
+_NONCE: Final = (b"nonce",)
 _NAMING: Final = frozenset((b"name", b"id", b"property"))
 _MAX_DECODED: Final = 8 << 20
 
@@ -59,7 +63,8 @@ def _holds_token(page: bytes) -> bool:
     while (tag := _TAG.search(page, start, end)) is not None:
         inside = _INSIDE.match(page, tag.end())
         assert inside is not None  # noqa: S101 - it matches nothing at all, too
-        if _is_token(tag[1], inside[0]):
+        words = _WORDS if tag[1] in _FIELDS else _NONCE
+        if any([word in inside[0] for word in words]) and _is_token(tag[1], inside[0]):
             return True
         start = inside.end()
     return False
@@ -69,7 +74,7 @@ def _is_token(tag: bytes, attributes: bytes) -> bool:
     """Whether a tag is a field or a meta element named like a token, or carries a nonce."""
     for match in _ATTRIBUTE.finditer(attributes):
         name, value = match[1], match[2] or match[3] or match[4] or b""
-        if tag in (b"input", b"meta"):
+        if tag in _FIELDS:
             if name in _NAMING and _TOKEN_NAME.search(value.strip()) is not None:
                 return True
         elif name == b"nonce" and value.strip():

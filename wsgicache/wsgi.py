@@ -23,7 +23,7 @@ from .capture import (
     bodiless,
     for_client,
 )
-from .collapse import Boarding, Flight, State
+from .collapse import LEAD, Boarding, Flight, State
 from .engine import Engine, Found
 from .entry import Entry, Headers
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
@@ -35,6 +35,9 @@ from .leases import pauses
 from .outcome import Outcome, Reason
 from .policy import Admission, invalidates, is_unsafe, judge, request_directives
 from .ready import AGES, HIT_LINES
+
+_STORE_DOWN: Final[Reason] = Reason.STORE_DOWN
+"""The member by itself: to read it from its enum costs as much as a call."""
 
 _MAX_ROUNDS: Final = 4
 """How often a request may find that the flight it waited for is of no use to it."""
@@ -156,7 +159,7 @@ class Middleware:
         """The answer of an armed slot to a HEAD, a conditional request or one for a range; its fields are
         the whole head. None where the long way has to decide.
 
-        It asks what the hit path asks, and lets pass what `answer` knows about.
+        It asks what the hit path asks, in the same order, and lets pass what `answer` knows about.
         """
         get = environ.get
         if environ["REQUEST_METHOD"] == "HEAD":
@@ -174,6 +177,7 @@ class Middleware:
             and self._agrees(environ, CONDITIONALS)
         ):
             return None
+        slot.visited = True
         now = self._steady()
         self._clock.check(now)
         trusted_until = ready.trust.until
@@ -181,7 +185,6 @@ class Middleware:
             return None
         if self._confirm is not None and not self._confirm(slot):
             return None
-        slot.visited = True
         made = answer(slot.stored, facts)
         age = int(now - ready.since)
         headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
@@ -215,7 +218,7 @@ class Middleware:
             return self._bypass(environ, start_response, admission)
         if found.reason.is_hit:
             return self._deliver(environ, start_response, admission, found)
-        if found.reason is Reason.STORE_DOWN or admission.unstorable is not None:
+        if admission.unstorable is not None or found.reason is _STORE_DOWN:
             return self._forward_unstored(environ, start_response, admission, found, hints)
         return self._forward(environ, start_response, admission, found, hints)
 
@@ -416,7 +419,7 @@ class Middleware:
             return self._share(environ, start_response, admission, detail or found.miss, shared)
         if found.reason.is_hit:
             return self._deliver(environ, start_response, admission, found)
-        if detail is Reason.BYPASS_NESTED:
+        if detail is not None and detail is Reason.BYPASS_NESTED:
             outcome = Outcome(detail, key=admission.key, rule=admission.plan.label)
             return self._watch(environ, start_response, outcome)
         return self._run(environ, start_response, fill)
@@ -429,13 +432,14 @@ class Middleware:
         Returns the last look-up, the entry to share if there is one, the flight to lead if there is one,
         and a reason that says more.
         """
-        deadline = perf_counter() + self.engine.settings.wait_timeout
+        shared, deadline = self.engine.shared, 0.0
         for _ in range(_MAX_ROUNDS):
             boarding, flight, detail = self._board(admission, found)
-            if flight is not None and boarding is Boarding.LEAD and self.engine.shared:
-                return self._queue_elsewhere(admission, found, flight, deadline)
-            if boarding is not Boarding.FOLLOW or flight is None:
+            if flight is None or (boarding is LEAD and not shared):
                 return found, None, flight, detail
+            deadline = deadline or perf_counter() + self.engine.settings.wait_timeout
+            if boarding is LEAD:
+                return self._queue_elsewhere(admission, found, flight, deadline)
             state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
             if state is State.LANDED and self._may_share(admission, flight.entry):
                 return found, flight.entry, None, None

@@ -106,7 +106,7 @@ BUDGETS = {
     "POST": ({"method": "POST"}, "fwd=method", 72, 300),
     "miss": ({"url": "/page/{}"}, "stored", 98, 610),
     "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 118, 705),
-    "miss with a visitor's cookie": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 63, 400),
+    "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 63, 400),
     "miss that is private": (
         {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 73, 465
     ),
