@@ -422,6 +422,8 @@ class Leading:
             if self.value is not _MISS:
                 return
         self._flight.lease, self._flight.leased = token or "", monotonic()
+        if token and not self._forced:  # whoever had it until now may have stored what we missed
+            self.value = self._decorated._look_up(call)
 
     @property
     def _forced(self) -> bool:

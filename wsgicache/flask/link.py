@@ -19,7 +19,7 @@ from uuid import uuid4
 import cachelib
 from flask import Flask
 
-from .backends.base import abilities_of
+from .backends.base import BaseCache, abilities_of
 from .envelope import Envelope, opened
 from .flights import Deadline, Flights
 from .prefixes import JOURNAL, Prefixes
@@ -74,6 +74,8 @@ class Link:
         self._journal_read = 0.0
         self._purging = threading.Lock()
         self._lease_seconds = math.ceil(config["CACHE_LEASE"]) if self._leases() else 0
+        self.is_foreign = not isinstance(made, BaseCache)
+        """Whether the backend is cachelib's or somebody's own: it may mean something else by timeouts."""
         self.collapses = not isinstance(made, cachelib.NullCache)
         """Whether waiting for others can help: what keeps nothing has nothing to give to who waits."""
         self.now: Callable[[], float] = wall_clock
@@ -331,10 +333,12 @@ class Link:
             yield
             return
         token, deadline = new_token(), Deadline(_LOCK_SECONDS + 1.0)
-        while not self._backend().add(name, token, _LOCK_SECONDS):
+        while (got := self._taken(name, token, _LOCK_SECONDS)) is False:
             if not deadline.left:
                 raise OSError(f"other workers have held {name!r} for {_LOCK_SECONDS} s")
             time.sleep(_LOCK_PAUSE)
+        if got is None:
+            raise OSError("the backend takes nothing")
         try:
             yield
         finally:
@@ -346,18 +350,27 @@ class Link:
         """A token for being the one worker that computes a key; "" where leases are off or fail."""
         if not self._lease_seconds or self.is_down:
             return ""
-        token, backend = new_token(), self._backend()
-        name = self.prefixes.name(f"{_LEASE}{key}")
+        token = new_token()
         try:
-            for _ in range(2):
-                if backend.add(name, token, self._lease_seconds):
-                    return token
-                if backend.get(name) is not None:
-                    return None
-            return ""  # nobody has it and nobody gets it: a backend that is full keeps nobody waiting
+            got = self._taken(self.prefixes.name(f"{_LEASE}{key}"), token, self._lease_seconds)
         except Exception as error:
             self.note_failure(error)
             return ""
+        return token if got else None if got is False else ""
+
+    def _taken(self, name: str, token: str, seconds: int) -> bool | None:
+        """Whether a token could be left under a name; False: somebody else's is there.
+
+        None: nobody's is there and ours is not taken. A backend that is full, or lost with a client that
+        raises nothing, keeps nobody waiting.
+        """
+        backend = self._backend()
+        for _ in range(2):
+            if backend.add(name, token, seconds):
+                return True
+            if backend.get(name) is not None:
+                return False
+        return None
 
     def release(self, key: str, token: str) -> None:
         """Give a lease back."""

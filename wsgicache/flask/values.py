@@ -13,7 +13,7 @@ from flask import Flask, current_app
 
 from .envelope import opened
 from .link import Link
-from .timeouts import Timeout
+from .timeouts import Timeout, seconds
 
 
 class Values:
@@ -105,14 +105,32 @@ class Values:
             Whether it was kept.
         """
         link = self.link
-        given = () if timeout is None else (timeout,)
-        return link.guarded(lambda: link.backend.set(link.name(key), value, *given, **kwargs), False)
+
+        def write() -> Any:
+            name = link.name(key)
+            given = _given(link, timeout)
+            if given is None:
+                link.backend.delete(name)
+                return True
+            return link.backend.set(name, value, *given, **kwargs)
+
+        return link.guarded(write, False)
 
     def add(self, key: str, value: Any, timeout: Timeout = None) -> bool:
         """Keep a value unless the key has one."""
         link = self.link
-        given = () if timeout is None else (timeout,)
-        return link.guarded(lambda: bool(link.backend.add(link.name(key), value, *given)), False)
+
+        def write() -> bool:
+            name, backend = link.name(key), link.backend
+            given = _given(link, timeout)
+            if given is None:
+                return not backend.has(name)
+            if backend.add(name, value, *given):
+                return True
+            # cachelib's files say that a key lives when only its file is still there.
+            return link.is_foreign and not backend.has(name) and bool(backend.set(name, value, *given))
+
+        return link.guarded(write, False)
 
     def set_many(self, mapping: Mapping[str, Any], timeout: Timeout = None) -> list[Any]:
         """Keep several values; returns the keys that were kept."""
@@ -120,7 +138,11 @@ class Values:
 
         def write() -> list[Any]:
             names = {link.name(key): key for key in mapping}
-            given = () if timeout is None else (timeout,)
+            given = _given(link, timeout)
+            if given is None:
+                for name in names:
+                    link.backend.delete(name)
+                return list(mapping)
             kept = link.backend.set_many({name: mapping[key] for name, key in names.items()}, *given)
             return [names[name] for name in kept] if isinstance(kept, list) else list(mapping if kept else ())
 
@@ -197,6 +219,19 @@ class Values:
     def dec(self, key: str, delta: int = 1, timeout: Timeout = None) -> int | None:
         """Count down; see `inc`."""
         return self.inc(key, -delta, timeout)
+
+
+def _given(link: Link, timeout: Timeout) -> tuple[Any, ...] | None:
+    """The timeout as an argument for the backend; None where it has passed already.
+
+    Backends of ours see to that themselves; of cachelib's each means something else by it.
+    """
+    if timeout is None:
+        return ()
+    if not link.is_foreign:
+        return (timeout,)
+    lifetime = seconds(timeout)
+    return None if lifetime < 0 else (lifetime,)
 
 
 def _is_good(link: Link, stored: Any) -> bool:
