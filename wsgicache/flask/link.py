@@ -104,7 +104,7 @@ class Link:
         return app
 
     def _leases(self) -> bool:
-        return self.abilities.shared and self.abilities.atomic_add
+        return self.abilities.leases
 
     def after_fork(self) -> None:
         """In a forked child: whoever held the lock does not exist."""
@@ -329,7 +329,7 @@ class Link:
         Raises:
             OSError: others did not let go in time.
         """
-        if not self._leases():
+        if not (self.abilities.shared and self.abilities.atomic_add):
             yield
             return
         token, deadline = new_token(), Deadline(_LOCK_SECONDS + 1.0)
