@@ -529,6 +529,9 @@ def test_google_cloud_storage_counts_and_adds_by_generation():
     backend.set("n", 5, 100)
     expires = bucket.blobs["n"].custom_time
     assert backend.dec("n", 7, 999) == -2
+    assert 90 < backend.ttl("n") <= 100
+    assert backend.ttl("missing") is None
+    assert sorted(backend.names()) == sorted(["n", *map(str, range(10))])
     assert bucket.blobs["n"].custom_time == expires
     backend.add("lease", "mine")
     backend.release("lease", "another's")

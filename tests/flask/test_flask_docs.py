@@ -28,15 +28,15 @@ def test_every_setting_of_our_own_is_described_with_its_default(name):
 MATRIX = PAGE[PAGE.index("## What each backend") : PAGE.index("## Timeouts")]
 
 
-def abilities_by_name(name):
+def class_by_name(name):
     if name == "UWSGICache":
-        return UWSGICache.abilities
+        return UWSGICache
     if name == "GoogleCloudStorageCache":
         pytest.importorskip("google.cloud.storage", reason="google-cloud-storage is not installed")
         from wsgicache.flask.contrib.googlecloudstoragecache import GoogleCloudStorageCache
 
-        return GoogleCloudStorageCache.abilities
-    return getattr(backends, name).abilities
+        return GoogleCloudStorageCache
+    return getattr(backends, name)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,16 @@ def abilities_by_name(name):
 def test_the_matrix_says_what_the_backend_says(name):
     (row,) = [line for line in MATRIX.splitlines() if re.match(rf"\|[\w ,]*\b{name}\b[\w ,]*\|", line)]
     shared, add, leases, inc = [cell.strip() for cell in row.split("|")[2:6]]
-    abilities = abilities_by_name(name)
+    abilities = class_by_name(name).abilities
     said = (shared != "no", add.startswith("yes"), inc.startswith("yes"))
     assert said == (abilities.shared, abilities.atomic_add, abilities.atomic_inc)
     assert leases.startswith("yes") == abilities.leases
+    told = row.split("|")[9].strip()
+    kind = class_by_name(name)
+    assert {"both": (True, True), "`ttl`": (True, False), "no": (False, False)}[told] == (
+        hasattr(kind, "ttl"),
+        hasattr(kind, "names"),
+    )
 
 
 def test_the_matrix_says_what_is_known_of_a_stranger():

@@ -13,6 +13,7 @@ from flask import Flask, current_app
 
 from .envelope import opened
 from .link import Link
+from .prefixes import RESERVED
 from .timeouts import Timeout, seconds
 
 
@@ -147,6 +148,70 @@ class Values:
             return [names[name] for name in kept] if isinstance(kept, list) else list(mapping if kept else ())
 
         return link.guarded(write, [])
+
+    def touch(self, key: str, timeout: Timeout = None) -> bool:
+        """Let a key live at least `timeout` longer from now on; never less. False where there is none."""
+        link = self.link
+
+        def touch() -> bool:
+            (name,) = link.names([key])
+            given = _given(link, timeout)
+            if given is None:
+                return bool(link.backend.has(name))
+            if hasattr(link.backend, "touch"):
+                return bool(link.backend.touch(name, *given))
+            value = link.backend.get(name)
+            return value is not None and bool(link.backend.set(name, value, *given))
+
+        return link.guarded(touch, False)
+
+    # --- look --------------------------------------------------------------------------------------
+
+    def ttl(self, key: str) -> float | None:
+        """Seconds that a key has left to live: None where there is none, infinity where it never expires.
+
+        Raises:
+            NotImplementedError: the backend does not tell.
+        """
+        link = self.link
+        tell = self._told_by("ttl", "how long a key has to live")
+
+        def ask() -> float | None:
+            (name,) = link.names([key])
+            left: float | None = tell(name)
+            return left if left is None or self.has(key) else None
+
+        return link.guarded(ask, None)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys that begin with a text. It walks over all of them: for people, not for requests.
+
+        Raises:
+            NotImplementedError: the backend cannot list what it has.
+        """
+        link = self.link
+        listed = self._told_by("names", "which keys it has")
+
+        def walk() -> list[str]:
+            link.learn()
+            own = link.prefixes.own
+            names = set(listed())
+            keys = {name.removeprefix(own).partition("\x1f")[0] for name in names}
+            living = {link.prefixes.name(key): key for key in keys}
+            return sorted(
+                key
+                for name, key in living.items()
+                if name in names and key.startswith(prefix) and not key.startswith(RESERVED)
+            )
+
+        return link.guarded(walk, [])
+
+    def _told_by(self, method: str, what: str) -> Any:
+        tell = getattr(self.link.backend, method, None)
+        if tell is None:
+            kind = type(self.link.backend).__name__
+            raise NotImplementedError(f"{kind} does not tell {what}; docs/flask.md has the backends that do")
+        return tell
 
     # --- delete ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Self, cast
 
@@ -143,6 +144,18 @@ class GoogleCloudStorageCache(BaseCache):
     def dec(self, key: str, delta: int = 1, timeout: Timeout = None) -> int | None:
         """Count down; see `inc`."""
         return self.inc(key, -delta, timeout)
+
+    def ttl(self, key: str) -> float | None:
+        """Seconds left: None where there is no such key, infinity where it never expires."""
+        blob = self._live(key)
+        if blob is None:
+            return None
+        return float((blob.custom_time - datetime.now(UTC)).total_seconds()) if blob.custom_time else math.inf
+
+    def names(self) -> list[str]:
+        """Every living key with this cache's prefix, without it."""
+        found = self.bucket.list_blobs(prefix=self.key_prefix)
+        return [blob.name[len(self.key_prefix) :] for blob in found if _lives(blob)]
 
     def release(self, key: str, token: str) -> None:
         """See `BaseCache.release`; atomic, by the object's generation."""
