@@ -292,12 +292,35 @@ def test_what_another_worker_computes_is_not_kept_when_it_was_deleted(make_cache
     assert deleting.get("key") == "value"
 
 
-def test_a_lease_that_has_run_out_says_nothing(make_cache, shared, monkeypatch):
+def test_a_lease_that_has_run_out_says_nothing(make_cache, shared):
     cache = make_cache(shared, CACHE_LEASE=5)
     link = cache.link
-    assert link.lost_lease("key", "token", monotonic())  # there is none: somebody broke it
-    assert not link.lost_lease("key", "token", monotonic() - 6)
-    assert not link.lost_lease("key", "", monotonic())
+    assert link.was_deleted("key", "key", "token", monotonic())  # there is none: somebody broke it
+    assert not link.was_deleted("key", "key", "token", monotonic() - 6)
+    assert not link.was_deleted("key", "key", "", monotonic())
+
+
+@pytest.mark.parametrize("lease", [10, 0])
+def test_what_another_worker_computes_is_not_kept_when_its_prefix_was_deleted(make_cache, shared, lease):
+    computing, deleting = make_cache(shared, CACHE_LEASE=lease), make_cache(shared, CACHE_LEASE=lease)
+    slow = Slow()
+
+    @computing.cached(60, key_prefix="blog/1")
+    def f():
+        return slow()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(f)
+        assert slow.entered.wait(5)
+        deleting.delete_prefix("blog/")
+        computing.link._journal_read = 0.0  # what a second's delay would do
+        slow.go.set()
+        assert future.result(10) == "value"
+    assert deleting.get("blog/1") is None
+    assert computing.get("blog/1") is None
+    assert f() == "value"
+    assert deleting.get("blog/1") == "value"
+    assert slow.runs == 2
 
 
 @pytest.mark.parametrize("name", BACKENDS)

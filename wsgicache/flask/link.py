@@ -381,19 +381,28 @@ class Link:
             except Exception as error:
                 self.note_failure(error)  # it runs out by itself
 
-    def lost_lease(self, key: str, token: str, taken: float) -> bool:
-        """Whether a lease was broken: what was computed under it has been deleted meanwhile.
+    def was_deleted(self, key: str, name: str, token: str, taken: float) -> bool:
+        """Whether a key was deleted, by itself or by a prefix, while its value was being computed.
 
         Args:
-            taken: monotonic instant at which it was taken. One that has run out says nothing.
+            name: the text under which it was kept when the computation began.
+            token: of the lease under which it was computed, which a delete breaks; "" where there is none.
+            taken: monotonic instant at which the lease was taken. One that has run out says nothing.
         """
-        if not token or self.is_down or monotonic() - taken >= self._lease_seconds:
-            return False
+        if not self._shared or self.is_down:
+            return False  # in one process flights see to it
+        says = bool(token) and monotonic() - taken < self._lease_seconds
         try:
-            return bool(self._backend().get(self.prefixes.name(f"{_LEASE}{key}")) != token)
+            if says:
+                (held,) = self.read_many([f"{_LEASE}{key}"])  # the deleted prefixes are read along
+                broken = held != token
+            else:
+                self.learn(_JOURNAL_AGE)
+                broken = False
         except Exception as error:
             self.note_failure(error)
             return False
+        return broken or self.prefixes.name(key) != name
 
     def break_leases(self, keys: Iterable[str]) -> None:
         """After deleting keys: what any worker is computing for them must not be stored."""
