@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import cachelib
 import pytest
 from flask import Flask
 from flask_helpers import close_backend, free_port, running
@@ -30,7 +31,7 @@ LEAVES_SOCKETS = pytest.mark.filterwarnings(
 
 NAMES = (
     "sasl", "spread", "libmc", pytest.param("memcache", marks=LEAVES_SOCKETS), "sentinel", "cluster",
-    "valkey", "cachelib files", "cachelib redis",
+    "valkey", "cachelib files", "cachelib redis", "cachelib dynamodb",
 )  # fmt: skip
 PASSWORD = "correct horse"
 
@@ -141,9 +142,19 @@ def cluster(stack, directory):
     return {"CACHE_TYPE": "RedisClusterCache", "CACHE_REDIS_CLUSTER": f"127.0.0.1:{ports[0][0]}"}
 
 
+def dynamodb(stack, directory):
+    """Amazon's service as moto plays it; there is no server of it to run here."""
+    moto = pytest.importorskip("moto", reason="moto is not installed")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ.setdefault(name, "none")
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
+    stack.enter_context(moto.mock_aws())
+    return "cache"
+
+
 _STARTERS = {
     "memcached": memcached, "sasl": sasl_memcached, "redis": redis_server, "sentinel": sentinel,
-    "cluster": cluster,
+    "cluster": cluster, "dynamodb": dynamodb,
 }  # fmt: skip
 
 
@@ -173,6 +184,11 @@ def config_for(servers, tmp_path):
         if name == "cachelib redis":
             port = servers("redis")["CACHE_REDIS_PORT"]
             return {"CACHE_TYPE": "cachelib.RedisCache", "CACHE_OPTIONS": {"port": port}}
+        if name == "cachelib dynamodb":
+            return {
+                "CACHE_TYPE": "cachelib.DynamoDbCache",
+                "CACHE_OPTIONS": {"table_name": servers("dynamodb")},
+            }
         return servers(name)
 
     return config_for
@@ -338,6 +354,10 @@ def test_what_others_wrote_is_not_run(cache, request):
     if isinstance(backend, backends.MemcachedCache):
         with backend._client_context() as client:
             client.set(backend._normalize_key("key"), planted)
+    elif isinstance(backend, cachelib.DynamoDbCache):
+        backend._table.put_item(
+            Item={"cache_key": "key", "response": b"!" + planted, "expiration_time": 2**40}
+        )
     elif hasattr(backend, "_write_client"):
         backend._write_client.set(f"{backend._get_prefix()}key", b"!" + planted)
     else:

@@ -126,6 +126,8 @@ class Values:
             given = _given(link, timeout)
             if given is None:
                 return not backend.has(name)
+            if link.is_foreign and backend.has(name):
+                return False  # cachelib's DynamoDB replaces what never expires
             if backend.add(name, value, *given):
                 return True
             # cachelib's files say that a key lives when only its file is still there.
