@@ -1,12 +1,18 @@
 """Servers on free ports, and the names of the backends."""
 
+import os
 import shutil
 import socket
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+# The wheel of pylibmc brings a SASL library without mechanisms, which looks for them when it is imported.
+for _plain in sorted(Path("/usr/lib").glob("*/sasl2/libplain.so")):
+    os.environ.setdefault("SASL_PATH", str(_plain.parent))
 
 BACKENDS = ("simple", "file", "redis", "pylibmc", "pymemcache")
 SHARED = BACKENDS[1:]
@@ -25,10 +31,12 @@ def answers(port):
 
 
 @contextmanager
-def running(*command, port, cwd):
+def running(*command, port, cwd, **environ):
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd, env={**os.environ, **environ}
+    )
     try:
         for _ in range(200):
             if answers(port):
@@ -45,6 +53,11 @@ def running(*command, port, cwd):
 def close_backend(backend):
     """Let go of a backend's connections."""
     for name in ("_write_client", "_read_client", "_client"):
-        close = getattr(getattr(backend, name, None), "close", None)
-        if close is not None:
-            close()
+        client = getattr(backend, name, None)
+        manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+        for closed in (client, *getattr(manager, "sentinels", ())):
+            close = getattr(closed, "close", None) or getattr(closed, "disconnect_all", None)
+            if close is not None:
+                close()
+        if manager is not None:
+            client.connection_pool.disconnect()

@@ -109,12 +109,13 @@ def turn_time(what):
         backend.set("touched", 1, 10)
         backend.set("ever", 1, 0)
         module.time.now += 6
+        left = backend.ttl("short"), backend.ttl("missing"), backend.ttl("ever") == float("inf")
         counted, touched = backend.inc("counter"), backend.touch("touched", 20)
         module.time.now += 5
         found = {
             "short": backend.get("short"), "counter": backend.get("counter"), "counted": counted,
             "touched": backend.get("touched"), "touch": touched, "ever": backend.get("ever"),
-            "gone": backend.touch("short", 5), "added": backend.add("short", 2),
+            "left": left, "gone": backend.touch("short", 5), "added": backend.add("short", 2),
         }  # fmt: skip
     finally:
         module.time = real

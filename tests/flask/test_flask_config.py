@@ -2,10 +2,14 @@
 
 import gc
 import hashlib
+import inspect
+import itertools
 import re
 import sys
+import threading
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cachelib
@@ -447,24 +451,42 @@ def test_replaced_clients_are_used():
 
 
 class Blob:
-    """An object of a bucket in memory."""
+    """An object of a bucket in memory, as it was when it was asked for."""
 
-    def __init__(self, bucket, name):
-        self.bucket, self.name, self.custom_time, self.data = bucket, name, None, None
+    def __init__(self, bucket, name, data=None, custom_time=None, generation=None):
+        self.bucket, self.name, self.custom_time, self.data = bucket, name, custom_time, data
+        self.generation = generation
 
-    def upload_from_string(self, data, content_type):
-        self.data = data
-        self.bucket.blobs[self.name] = self
+    def upload_from_string(self, data, content_type, if_generation_match=None):
+        self.bucket.write(self.name, data, self.custom_time, if_generation_match)
 
-    def download_as_bytes(self):
-        return self.data
+    def download_as_bytes(self, if_generation_match=None):
+        return self.bucket.checked(self.name, if_generation_match).data
 
 
 class Bucket:
-    """A bucket in memory."""
+    """A bucket in memory that honours the generations by which requests are made conditional."""
 
     def __init__(self):
         self.blobs = {}
+        self.lock = threading.Lock()
+        self.generations = itertools.count(1)
+
+    def checked(self, name, generation):
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        found = self.blobs.get(name)
+        if generation is not None and generation != (0 if found is None else found.generation):
+            raise PreconditionFailed(name)
+        if found is None and generation != 0:
+            raise NotFound(name)
+        return found
+
+    def write(self, name, data, custom_time, generation):
+        with self.lock:
+            if generation is not None:
+                self.checked(name, generation)
+            self.blobs[name] = Blob(self, name, data, custom_time, next(self.generations))
 
     def blob(self, name):
         return Blob(self, name)
@@ -472,12 +494,10 @@ class Bucket:
     def get_blob(self, name):
         return self.blobs.get(name)
 
-    def delete_blob(self, name):
-        from google.api_core.exceptions import NotFound
-
-        if name not in self.blobs:
-            raise NotFound(name)
-        del self.blobs[name]
+    def delete_blob(self, name, if_generation_match=None):
+        with self.lock:
+            self.checked(name, if_generation_match)
+            del self.blobs[name]
 
     def list_blobs(self, prefix):
         return [blob for name, blob in self.blobs.items() if name.startswith(prefix)]
@@ -485,6 +505,51 @@ class Bucket:
     def delete_blobs(self, blobs, on_error):
         for blob in blobs:
             del self.blobs[blob.name]
+
+
+def test_google_cloud_storage_counts_and_adds_by_generation():
+    storage = pytest.importorskip("google.cloud.storage", reason="google-cloud-storage is not installed")
+    from wsgicache.flask.contrib import googlecloudstoragecache as module
+
+    asked = (storage.Blob.upload_from_string, storage.Blob.download_as_bytes, storage.Bucket.delete_blob)
+    for method in asked:  # what the bucket here stands for
+        assert "if_generation_match" in inspect.signature(method).parameters
+    backend = module.GoogleCloudStorageCache("mine", anonymous=True, project="x")
+    backend.bucket = bucket = Bucket()
+    module_attempts, module._ATTEMPTS = module._ATTEMPTS, 10_000
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(lambda: [backend.inc("n") for _ in range(25)]) for _ in range(4)]:
+                future.result(30)
+            assert backend.get("n") == 100
+            added = [pool.submit(lambda n=n: backend.add(f"{n % 10}", n)) for n in range(40)]
+            assert sum(future.result(30) for future in added) == 10
+    finally:
+        module._ATTEMPTS = module_attempts
+    backend.set("n", 5, 100)
+    expires = bucket.blobs["n"].custom_time
+    assert backend.dec("n", 7, 999) == -2
+    assert 90 < backend.ttl("n") <= 100
+    assert backend.ttl("missing") is None
+    assert sorted(backend.names()) == sorted(["n", *map(str, range(10))])
+    assert bucket.blobs["n"].custom_time == expires
+    backend.add("lease", "mine")
+    backend.release("lease", "another's")
+    assert backend.has("lease")
+    backend.release("lease", "mine")
+    assert not backend.has("lease")
+    backend.release("lease", "mine")
+
+    read = bucket.get_blob
+
+    def slow(name):  # somebody writes between reading and writing
+        found = read(name)
+        bucket.write(name, b"", None, None)
+        return found
+
+    bucket.get_blob = slow
+    assert not backend.add("raced", 1)
+    assert backend.inc("raced") is None
 
 
 def test_google_cloud_storage_over_a_bucket_in_memory():

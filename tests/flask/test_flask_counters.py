@@ -1,5 +1,7 @@
 """Counters lose nothing and keep their expiry; a timeout means one thing on every backend."""
 
+import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -170,6 +172,87 @@ def test_touch_lengthens_and_never_shortens(make_cache):
         assert left(cache, "key") == 0
         assert not backend.touch("missing", 5)
         assert cache.get("key") == 1
+
+
+TELLING = ("simple", "file", "redis")
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_ttl_is_what_is_left(make_cache, name):
+    cache = make_cache(name)
+    cache.set("key", 1, 100)
+    assert 95 <= cache.ttl("key") <= 100
+    assert cache.touch("key", 300)
+    assert 295 <= cache.ttl("key") <= 300
+    assert cache.touch("key", 50)  # never less
+    assert cache.ttl("key") > 200
+    cache.set("ever", 1, 0)
+    assert cache.ttl("ever") == math.inf
+    assert cache.ttl("missing") is None
+    assert not cache.touch("missing")
+    cache.set("blog/1", 1)
+    cache.delete_prefix("blog/")
+    assert cache.ttl("blog/1") is None
+
+
+def test_touch_and_get_or_set_work_everywhere(make_cache, backend):
+    cache = make_cache(backend)
+    made = []
+
+    def make():
+        made.append(1)
+        return f"value %s {len(made)}"
+
+    assert [cache.get_or_set("key/%s", make, 60) for _ in range(3)] == ["value %s 1"] * 3
+    assert cache.get("key/%s") == "value %s 1"
+    assert cache.touch("key/%s", 600)
+    assert cache.delete("key/%s")
+    assert cache.get_or_set("key/%s", make) == "value %s 2"
+    assert cache.get_or_set("none", lambda: None) is None
+    assert not cache.has("none")
+
+
+def test_get_or_set_makes_it_once(make_cache):
+    cache = make_cache()
+    entered, go, runs = threading.Event(), threading.Event(), []
+
+    def make():
+        runs.append(1)
+        entered.set()
+        assert go.wait(10)
+        return "value"
+
+    with ThreadPoolExecutor(5) as pool:
+        futures = [pool.submit(cache.get_or_set, "key", make) for _ in range(5)]
+        assert entered.wait(5)
+        go.set()
+        assert {future.result(10) for future in futures} == {"value"}
+    assert runs == [1]
+
+
+@pytest.mark.parametrize("prefix", ["flask_cache_", "v2*_"])
+@pytest.mark.parametrize("name", ["simple", "redis"])
+def test_keys_are_those_that_live(make_cache, name, prefix):
+    cache = make_cache(name, CACHE_KEY_PREFIX=prefix)
+    cache.clear()
+    cache.set_many({"blog/1": 1, "blog/2": 2, "shop": 3, "ä": 4})
+    cache.set("gone", 1, -1)
+    assert cache.keys() == ["blog/1", "blog/2", "shop", "ä"]
+    assert cache.keys("blog/") == ["blog/1", "blog/2"]
+    cache.delete_prefix("blog/")
+    assert cache.keys() == ["shop", "ä"]
+    cache.set("blog/2", 5)
+    assert cache.keys("blog") == ["blog/2"]
+
+
+@pytest.mark.parametrize("name", ["pylibmc", "pymemcache", "file"])
+def test_what_cannot_be_told_is_refused(make_cache, name):
+    cache = make_cache(name)
+    with pytest.raises(NotImplementedError, match="does not tell which keys"):
+        cache.keys()
+    if name != "file":
+        with pytest.raises(NotImplementedError, match="does not tell how long"):
+            cache.ttl("key")
 
 
 @pytest.mark.parametrize("name", ["pylibmc", "pymemcache"])

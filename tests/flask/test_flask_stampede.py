@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import pytest
-from flask import Flask
+from flask import Flask, render_template_string
 from flask_helpers import BACKENDS
+from jinja2.exceptions import UndefinedError
 
-from wsgicache.flask import Cache
+from wsgicache.flask import Cache, make_template_fragment_key
 
 
 class Slow:
@@ -65,6 +66,54 @@ def test_twenty_requests_run_a_view_once(make_cache):
     assert {future.result(10) for future in futures} == {"value"}
     assert slow.runs == 1
     pool.shutdown()
+
+
+def test_twenty_threads_render_a_fragment_once(make_cache):
+    cache = make_cache()
+    slow = Slow()
+    cache.app.jinja_env.globals["slow"] = slow
+
+    def page():
+        with cache.app.app_context():
+            return render_template_string("{% cache 60, 'x' %}<{{ slow() }}>{% endcache %}")
+
+    futures, pool = ask_at_once(page)
+    assert slow.entered.wait(5)
+    slow.go.set()
+    assert {future.result(10) for future in futures} == {"<value>"}
+    assert slow.runs == 1
+    pool.shutdown()
+
+
+def test_a_fragment_that_was_deleted_while_it_was_rendered_is_not_kept(make_cache):
+    cache = make_cache()
+    slow = Slow()
+    cache.app.jinja_env.globals["slow"] = slow
+
+    def page():
+        with cache.app.app_context():
+            return render_template_string("{% cache 60, 'x' %}{{ slow() }}{% endcache %}")
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(page)
+        assert slow.entered.wait(5)
+        cache.delete(make_template_fragment_key("x"))
+        slow.go.set()
+        assert future.result(10) == "value"
+    assert cache.get(make_template_fragment_key("x")) is None
+
+
+def test_a_fragment_that_fails_or_holds_itself_blocks_nobody(make_cache):
+    cache = make_cache(CACHE_WAIT_TIMEOUT=30)
+    template = "{% cache 60, 'x' %}a{% cache 60, 'x' %}b{% endcache %}{{ boom() }}{% endcache %}"
+    with cache.app.app_context():
+        with pytest.raises(UndefinedError):
+            render_template_string(template)
+        cache.clear()
+        cache.app.jinja_env.globals["boom"] = lambda: "c"
+        assert render_template_string(template) == "abc"
+    assert not cache.link.flights._flights
+    assert not cache.link.flights._alone
 
 
 def test_two_workers_run_a_function_once_where_add_is_atomic(make_cache, shared):
@@ -243,12 +292,35 @@ def test_what_another_worker_computes_is_not_kept_when_it_was_deleted(make_cache
     assert deleting.get("key") == "value"
 
 
-def test_a_lease_that_has_run_out_says_nothing(make_cache, shared, monkeypatch):
+def test_a_lease_that_has_run_out_says_nothing(make_cache, shared):
     cache = make_cache(shared, CACHE_LEASE=5)
     link = cache.link
-    assert link.lost_lease("key", "token", monotonic())  # there is none: somebody broke it
-    assert not link.lost_lease("key", "token", monotonic() - 6)
-    assert not link.lost_lease("key", "", monotonic())
+    assert link.was_deleted("key", "key", "token", monotonic())  # there is none: somebody broke it
+    assert not link.was_deleted("key", "key", "token", monotonic() - 6)
+    assert not link.was_deleted("key", "key", "", monotonic())
+
+
+@pytest.mark.parametrize("lease", [10, 0])
+def test_what_another_worker_computes_is_not_kept_when_its_prefix_was_deleted(make_cache, shared, lease):
+    computing, deleting = make_cache(shared, CACHE_LEASE=lease), make_cache(shared, CACHE_LEASE=lease)
+    slow = Slow()
+
+    @computing.cached(60, key_prefix="blog/1")
+    def f():
+        return slow()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(f)
+        assert slow.entered.wait(5)
+        deleting.delete_prefix("blog/")
+        computing.link._journal_read = 0.0  # what a second's delay would do
+        slow.go.set()
+        assert future.result(10) == "value"
+    assert deleting.get("blog/1") is None
+    assert computing.get("blog/1") is None
+    assert f() == "value"
+    assert deleting.get("blog/1") == "value"
+    assert slow.runs == 2
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -84,7 +84,7 @@ def test_it_does_what_a_backend_does(uwsgi):
 def test_a_timeout_is_kept_to_the_second_and_by_counters(uwsgi):
     assert json.loads(uwsgi("/time/turn")) == {
         "short": None, "counter": None, "counted": 4, "touched": 1, "touch": True, "ever": 1, "gone": False,
-        "added": True,
+        "added": True, "left": [4, None, True],
     }  # fmt: skip
 
 

@@ -187,6 +187,23 @@ def test_a_worker_that_only_has_hits_reports_too(app, monkeypatch):
     assert shared.held == {"view:calls:post": 1, "view:hits:post": 1}
 
 
+def test_where_threads_do_not_run_a_request_reports(app, monkeypatch):
+    shared = Counters()
+    counts = ViewCounts(app, shared)
+    monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)
+    now = [counts._last]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    counts.called("/post/1", "post")
+    counts.called("/post/1", "post")
+    assert shared.held == {}
+    now[0] += 60
+    counts.called("/post/1", "post")
+    assert shared.held == {"view:calls:post": 3}
+    shared.down = True
+    now[0] += 60
+    counts.called("/post/1", "post")  # nobody's request fails for it
+
+
 def test_the_thread_goes_with_its_site(app, monkeypatch):
     monkeypatch.setattr(module, "_EVERY", 0.01)
     counts = ViewCounts(app, Counters())

@@ -188,6 +188,17 @@ class Cache(Values):
 
         return decorate
 
+    def get_or_set(self, key: str, make: Callable[[], R], timeout: Timeout = None) -> R:
+        """The value of a key, or what `make` gives, which is then kept; once for all who ask now.
+
+        Args:
+            key: any text.
+            make: a function, called where there is no value. None is not kept.
+            timeout: see `set`.
+        """
+        found: R | None = self.get(key)
+        return self.cached(timeout, make_cache_key=lambda: key)(make)() if found is None else found
+
     # --- forget ------------------------------------------------------------------------------------
 
     def delete_memoized(self, f: AnyMemoized, *args: Any, **kwargs: Any) -> None:

@@ -307,15 +307,15 @@ class Decorated:
             flights.land(call.key, flight)
 
     def _produce(self, call: Call, flight: Flight) -> Any:
-        births = self._births(call)
+        births, name = self._births(call), self.cache.link.prefixes.name(call.key)
         value = self.run(call.args, call.kwargs)
-        self._keep(call, value, births, flight)
+        self._keep(call, value, births, flight, name)
         return value
 
     async def _produce_async(self, call: Call, flight: Flight) -> Any:
-        births = self._births(call)
+        births, name = self._births(call), self.cache.link.prefixes.name(call.key)
         value = await self.run_async(call.args, call.kwargs)
-        self._keep(call, value, births, flight)
+        self._keep(call, value, births, flight, name)
         return value
 
     def _refresh(self, call: Call) -> Any:
@@ -341,12 +341,17 @@ class Decorated:
             self._backend_failed(error)
             return None
 
-    def _keep(self, call: Call, value: Any, births: dict[str, str] | None, flight: Flight) -> None:
+    def _keep(self, call: Call, value: Any, births: dict[str, str] | None, flight: Flight, name: str) -> None:
+        """Store a result, unless it is not to be kept or was deleted while it was computed.
+
+        Args:
+            name: the text under which the key was kept when the computation began.
+        """
         link = self.cache.link
         if not self._wants(value):
             link.flights.note_unkept(call.key)
             return
-        if births is None or flight.void or link.lost_lease(call.key, flight.lease, flight.leased):
+        if births is None or flight.void or link.was_deleted(call.key, name, flight.lease, flight.leased):
             return
         try:
             self._store(call, value, births)
@@ -422,6 +427,8 @@ class Leading:
             if self.value is not _MISS:
                 return
         self._flight.lease, self._flight.leased = token or "", monotonic()
+        if token and not self._forced:  # whoever had it until now may have stored what we missed
+            self.value = self._decorated._look_up(call)
 
     @property
     def _forced(self) -> bool:

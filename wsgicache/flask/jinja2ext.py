@@ -48,6 +48,24 @@ class CacheExtension(Extension):
             return caller()
         found = cache.get(key)
         if found is None:
-            found = caller()
-            cache.set(key, found, timeout=normalize_timeout(timeout))
+            return _rendered(cache, key, normalize_timeout(timeout), caller)
         return found if isinstance(found, str) else caller()
+
+
+def _rendered(cache: Cache, key: str, timeout: int | None, render: Callable[[], str]) -> str:
+    """Render a fragment and keep it, once for all threads that want it now."""
+    link = cache.link
+    flights = link.flights
+    flight, leads = flights.board(key) if link.collapses else (flights.go_alone(key), True)
+    if not leads:
+        found = cache.get(key) if flights.wait(flight, link.wait_timeout) else None
+        if isinstance(found, str):
+            return found
+        flight = flights.go_alone(key)
+    try:
+        text = render()
+        if not flight.void:  # deleted meanwhile: what it was made of may be out of date
+            cache.set(key, text, timeout=timeout)
+        return text
+    finally:
+        flights.land(key, flight)

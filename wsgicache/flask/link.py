@@ -19,7 +19,7 @@ from uuid import uuid4
 import cachelib
 from flask import Flask
 
-from .backends.base import abilities_of
+from .backends.base import BaseCache, abilities_of
 from .envelope import Envelope, opened
 from .flights import Deadline, Flights
 from .prefixes import JOURNAL, Prefixes
@@ -74,6 +74,8 @@ class Link:
         self._journal_read = 0.0
         self._purging = threading.Lock()
         self._lease_seconds = math.ceil(config["CACHE_LEASE"]) if self._leases() else 0
+        self.is_foreign = not isinstance(made, BaseCache)
+        """Whether the backend is cachelib's or somebody's own: it may mean something else by timeouts."""
         self.collapses = not isinstance(made, cachelib.NullCache)
         """Whether waiting for others can help: what keeps nothing has nothing to give to who waits."""
         self.now: Callable[[], float] = wall_clock
@@ -102,7 +104,7 @@ class Link:
         return app
 
     def _leases(self) -> bool:
-        return self.abilities.shared and self.abilities.atomic_add
+        return self.abilities.leases
 
     def after_fork(self) -> None:
         """In a forked child: whoever held the lock does not exist."""
@@ -327,14 +329,16 @@ class Link:
         Raises:
             OSError: others did not let go in time.
         """
-        if not self._leases():
+        if not (self.abilities.shared and self.abilities.atomic_add):
             yield
             return
         token, deadline = new_token(), Deadline(_LOCK_SECONDS + 1.0)
-        while not self._backend().add(name, token, _LOCK_SECONDS):
+        while (got := self._taken(name, token, _LOCK_SECONDS)) is False:
             if not deadline.left:
                 raise OSError(f"other workers have held {name!r} for {_LOCK_SECONDS} s")
             time.sleep(_LOCK_PAUSE)
+        if got is None:
+            raise OSError("the backend takes nothing")
         try:
             yield
         finally:
@@ -346,18 +350,27 @@ class Link:
         """A token for being the one worker that computes a key; "" where leases are off or fail."""
         if not self._lease_seconds or self.is_down:
             return ""
-        token, backend = new_token(), self._backend()
-        name = self.prefixes.name(f"{_LEASE}{key}")
+        token = new_token()
         try:
-            for _ in range(2):
-                if backend.add(name, token, self._lease_seconds):
-                    return token
-                if backend.get(name) is not None:
-                    return None
-            return ""  # nobody has it and nobody gets it: a backend that is full keeps nobody waiting
+            got = self._taken(self.prefixes.name(f"{_LEASE}{key}"), token, self._lease_seconds)
         except Exception as error:
             self.note_failure(error)
             return ""
+        return token if got else None if got is False else ""
+
+    def _taken(self, name: str, token: str, seconds: int) -> bool | None:
+        """Whether a token could be left under a name; False: somebody else's is there.
+
+        None: nobody's is there and ours is not taken. A backend that is full, or lost with a client that
+        raises nothing, keeps nobody waiting.
+        """
+        backend = self._backend()
+        for _ in range(2):
+            if backend.add(name, token, seconds):
+                return True
+            if backend.get(name) is not None:
+                return False
+        return None
 
     def release(self, key: str, token: str) -> None:
         """Give a lease back."""
@@ -368,19 +381,28 @@ class Link:
             except Exception as error:
                 self.note_failure(error)  # it runs out by itself
 
-    def lost_lease(self, key: str, token: str, taken: float) -> bool:
-        """Whether a lease was broken: what was computed under it has been deleted meanwhile.
+    def was_deleted(self, key: str, name: str, token: str, taken: float) -> bool:
+        """Whether a key was deleted, by itself or by a prefix, while its value was being computed.
 
         Args:
-            taken: monotonic instant at which it was taken. One that has run out says nothing.
+            name: the text under which it was kept when the computation began.
+            token: of the lease under which it was computed, which a delete breaks; "" where there is none.
+            taken: monotonic instant at which the lease was taken. One that has run out says nothing.
         """
-        if not token or self.is_down or monotonic() - taken >= self._lease_seconds:
-            return False
+        if not self._shared or self.is_down:
+            return False  # in one process flights see to it
+        says = bool(token) and monotonic() - taken < self._lease_seconds
         try:
-            return bool(self._backend().get(self.prefixes.name(f"{_LEASE}{key}")) != token)
+            if says:
+                (held,) = self.read_many([f"{_LEASE}{key}"])  # the deleted prefixes are read along
+                broken = held != token
+            else:
+                self.learn(_JOURNAL_AGE)
+                broken = False
         except Exception as error:
             self.note_failure(error)
             return False
+        return broken or self.prefixes.name(key) != name
 
     def break_leases(self, keys: Iterable[str]) -> None:
         """After deleting keys: what any worker is computing for them must not be stored."""

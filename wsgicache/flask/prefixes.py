@@ -13,7 +13,10 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
-JOURNAL: Final = "_wsgicache_prefixes"
+RESERVED: Final = "_wsgicache_"
+"""Keys of ours begin so."""
+
+JOURNAL: Final = f"{RESERVED}prefixes"
 MAX_PREFIXES: Final = 64
 
 
@@ -30,18 +33,22 @@ class Prefixes:
         self.plain = not own
         """Whether every key is kept under its own text: then nothing needs to be worked out."""
 
+    @property
+    def own(self) -> str:
+        """The prefix put before every key here."""
+        return self._own if isinstance(self._own, str) else self._own()
+
     def name(self, key: str) -> str:
         """The text under which a key is kept."""
         if self.plain:
             return key
-        own = self._own if isinstance(self._own, str) else self._own()
+        own = self.own
         generations = [made for prefix, made in self.generations.items() if key.startswith(prefix)]
         return "\x1f".join([f"{own}{key}", *generations]) if generations else f"{own}{key}"
 
     def journal_name(self) -> str:
         """The text under which the generations are kept."""
-        own = self._own if isinstance(self._own, str) else self._own()
-        return f"{own}{JOURNAL}"
+        return f"{self.own}{JOURNAL}"
 
     def adopt(self, journal: Any) -> bool:
         """Take over what the store says; True if it was news."""

@@ -13,7 +13,8 @@ from flask import Flask, current_app
 
 from .envelope import opened
 from .link import Link
-from .timeouts import Timeout
+from .prefixes import RESERVED
+from .timeouts import Timeout, seconds
 
 
 class Values:
@@ -105,14 +106,34 @@ class Values:
             Whether it was kept.
         """
         link = self.link
-        given = () if timeout is None else (timeout,)
-        return link.guarded(lambda: link.backend.set(link.name(key), value, *given, **kwargs), False)
+
+        def write() -> Any:
+            name = link.name(key)
+            given = _given(link, timeout)
+            if given is None:
+                link.backend.delete(name)
+                return True
+            return link.backend.set(name, value, *given, **kwargs)
+
+        return link.guarded(write, False)
 
     def add(self, key: str, value: Any, timeout: Timeout = None) -> bool:
         """Keep a value unless the key has one."""
         link = self.link
-        given = () if timeout is None else (timeout,)
-        return link.guarded(lambda: bool(link.backend.add(link.name(key), value, *given)), False)
+
+        def write() -> bool:
+            name, backend = link.name(key), link.backend
+            given = _given(link, timeout)
+            if given is None:
+                return not backend.has(name)
+            if link.is_foreign and backend.has(name):
+                return False  # cachelib's DynamoDB replaces what never expires
+            if backend.add(name, value, *given):
+                return True
+            # cachelib's files say that a key lives when only its file is still there.
+            return link.is_foreign and not backend.has(name) and bool(backend.set(name, value, *given))
+
+        return link.guarded(write, False)
 
     def set_many(self, mapping: Mapping[str, Any], timeout: Timeout = None) -> list[Any]:
         """Keep several values; returns the keys that were kept."""
@@ -120,11 +141,79 @@ class Values:
 
         def write() -> list[Any]:
             names = {link.name(key): key for key in mapping}
-            given = () if timeout is None else (timeout,)
+            given = _given(link, timeout)
+            if given is None:
+                for name in names:
+                    link.backend.delete(name)
+                return list(mapping)
             kept = link.backend.set_many({name: mapping[key] for name, key in names.items()}, *given)
             return [names[name] for name in kept] if isinstance(kept, list) else list(mapping if kept else ())
 
         return link.guarded(write, [])
+
+    def touch(self, key: str, timeout: Timeout = None) -> bool:
+        """Let a key live at least `timeout` longer from now on; never less. False where there is none."""
+        link = self.link
+
+        def touch() -> bool:
+            (name,) = link.names([key])
+            given = _given(link, timeout)
+            if given is None:
+                return bool(link.backend.has(name))
+            if hasattr(link.backend, "touch"):
+                return bool(link.backend.touch(name, *given))
+            value = link.backend.get(name)
+            return value is not None and bool(link.backend.set(name, value, *given))
+
+        return link.guarded(touch, False)
+
+    # --- look --------------------------------------------------------------------------------------
+
+    def ttl(self, key: str) -> float | None:
+        """Seconds that a key has left to live: None where there is none, infinity where it never expires.
+
+        Raises:
+            NotImplementedError: the backend does not tell.
+        """
+        link = self.link
+        tell = self._told_by("ttl", "how long a key has to live")
+
+        def ask() -> float | None:
+            (name,) = link.names([key])
+            left: float | None = tell(name)
+            return left if left is None or self.has(key) else None
+
+        return link.guarded(ask, None)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys that begin with a text. It walks over all of them: for people, not for requests.
+
+        Raises:
+            NotImplementedError: the backend cannot list what it has.
+        """
+        link = self.link
+        listed = self._told_by("names", "which keys it has")
+
+        def walk() -> list[str]:
+            link.learn()
+            own = link.prefixes.own
+            names = set(listed())
+            keys = {name.removeprefix(own).partition("\x1f")[0] for name in names}
+            living = {link.prefixes.name(key): key for key in keys}
+            return sorted(
+                key
+                for name, key in living.items()
+                if name in names and key.startswith(prefix) and not key.startswith(RESERVED)
+            )
+
+        return link.guarded(walk, [])
+
+    def _told_by(self, method: str, what: str) -> Any:
+        tell = getattr(self.link.backend, method, None)
+        if tell is None:
+            kind = type(self.link.backend).__name__
+            raise NotImplementedError(f"{kind} does not tell {what}; docs/flask.md has the backends that do")
+        return tell
 
     # --- delete ------------------------------------------------------------------------------------
 
@@ -197,6 +286,19 @@ class Values:
     def dec(self, key: str, delta: int = 1, timeout: Timeout = None) -> int | None:
         """Count down; see `inc`."""
         return self.inc(key, -delta, timeout)
+
+
+def _given(link: Link, timeout: Timeout) -> tuple[Any, ...] | None:
+    """The timeout as an argument for the backend; None where it has passed already.
+
+    Backends of ours see to that themselves; of cachelib's each means something else by it.
+    """
+    if timeout is None:
+        return ()
+    if not link.is_foreign:
+        return (timeout,)
+    lifetime = seconds(timeout)
+    return None if lifetime < 0 else (lifetime,)
 
 
 def _is_good(link: Link, stored: Any) -> bool:

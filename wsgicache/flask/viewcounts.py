@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, Final
 
 from flask import Flask, Request
@@ -25,6 +26,7 @@ from ..stores import Store
 _EVERY: Final = 10.0
 """Seconds between two reports of a worker."""
 
+_OVERDUE: Final = 30.0
 _MAX_PATHS: Final = 4096
 _PREFIX: Final = "view"
 _WHATS: Final = ("hits", "misses", "calls")
@@ -54,6 +56,7 @@ class ViewCounts:
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._last = monotonic()
         self._base = self._counted()
 
     def after_fork(self) -> None:
@@ -73,8 +76,8 @@ class ViewCounts:
         if endpoint is not None:
             calls = self._calls.get(endpoint)
             (self._calls.setdefault(endpoint, Tally()) if calls is None else calls).add()
-        if self._shared and self._thread is None:
-            self._start()
+        if self._shared:
+            self._see_to_reports()
 
     def _remember(self, path: str, endpoint: str | None) -> None:
         if len(self._endpoints) >= _MAX_PATHS:
@@ -114,6 +117,17 @@ class ViewCounts:
 
     # --- sharing -----------------------------------------------------------------------------------
 
+    def _see_to_reports(self) -> None:
+        """Start the thread that reports; where none runs, as in a uWSGI without threads, do its work."""
+        if self._thread is None:
+            self._start()
+        elif monotonic() - self._last > _OVERDUE:
+            self._last = monotonic()
+            try:
+                self.report()
+            except Exception as error:
+                log.debug("reporting counts failed: %s", error)  # the next report brings them
+
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
@@ -131,6 +145,7 @@ class ViewCounts:
         if not self._shared:
             return
         with self._lock:
+            self._last = monotonic()
             counted = self._counted()
             deltas = {name: n - self._reported.get(name, 0) for name, n in counted.items()}
             deltas = {name: delta for name, delta in deltas.items() if delta}

@@ -21,7 +21,7 @@ class Abilities(NamedTuple):
 
     Attributes:
         shared: other processes see its entries.
-        atomic_add: of several that add one key at once, exactly one succeeds: leases are possible.
+        atomic_add: of several that add one key at once, exactly one succeeds.
         atomic_inc: no increment is lost, and the expiry stays.
         batch: reading a second key costs next to nothing.
     """
@@ -30,6 +30,11 @@ class Abilities(NamedTuple):
     atomic_add: bool = False
     atomic_inc: bool = False
     batch: bool = False
+
+    @property
+    def leases(self) -> bool:
+        """Whether workers lease a computation: not where each of the steps is a slow request of its own."""
+        return self.shared and self.atomic_add and self.batch
 
 
 class BaseCache(cachelib.BaseCache):

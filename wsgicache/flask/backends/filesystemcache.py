@@ -168,6 +168,13 @@ class FileSystemCache(BaseCache, cachelib.FileSystemCache):
                 return False
             return True
 
+    def ttl(self, key: str) -> float | None:
+        """Seconds left: None where there is no such key, infinity where it never expires."""
+        expires = self._expiry_of(key)
+        if expires is None:
+            return None
+        return float(expires - _file.time()) if expires else math.inf
+
     def release(self, key: str, token: str) -> None:
         """See `BaseCache.release`."""
         with self._locked():

@@ -35,10 +35,11 @@ class _CounterSerializer(SafeDigitsSerializer):
         return super(SafeDigitsSerializer, self).dumps(value, protocol)
 
     def loads(self, value: Any) -> Any:
-        if type(value) is not bytes:
-            return value  # a client's own int or str
-        found = super().loads(value)
-        return _unbiased(found) if type(found) is int else found
+        return super().loads(value) if type(value) is bytes else value  # else a client's own int or str
+
+    def _read_foreign(self, data: bytes) -> Any:
+        found = super()._read_foreign(data)
+        return _unbiased(found) if type(found) is int and data[:1] in b"-0123456789" else found
 
 
 def _unbiased(count: int) -> int:
@@ -55,7 +56,8 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
         servers: addresses, or a ready client.
         key_prefix: put before every key.
         pool_size, pool_blocking: connections kept, and whether to wait for one.
-        memcache_client_lib: pylibmc, google, memcache, libmc or pymemcache; None takes the first installed.
+        memcache_client_lib: pylibmc, google, memcache, libmc or pymemcache; None takes the first installed,
+            but not libmc, which unpickles what others wrote.
         deadline: seconds before a server counts as lost; None leaves it to the client.
         default_timeout, ignore_delete_many_errors: see `BaseCache`.
 
@@ -106,7 +108,10 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
         return full if _KEY(full) else f"~{sha256(full.encode()).hexdigest()}"
 
     def _lifetime(self, timeout: Timeout) -> int:
-        """As the server wants it: 0 never, -1 at once, else an instant, because long spans are refused."""
+        """As the server wants it: 0 never, else an instant, because long spans are refused.
+
+        Below 0 it has expired already, which the binary protocol cannot say.
+        """
         lifetime = cachelib.BaseCache._normalize_timeout(self, cast("int | None", timeout))
         return int(time()) + lifetime if lifetime > 0 else max(lifetime, -1)
 
@@ -129,13 +134,16 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
         return [found[key] for key in keys]
 
     def _write(self, method: str, key: str, value: Any, timeout: Timeout) -> bool:
+        lifetime = self._lifetime(timeout)
+        if lifetime < 0 and method == "add":
+            return not self.has(key)
         dump = self.serializer.dumps(value)
-        if len(dump) > _MAX_BYTES:
+        if lifetime < 0 or len(dump) > _MAX_BYTES:
             if method == "set":
                 self.delete(key)  # or the older value would stay
-            return False
+            return lifetime < 0
         with self._client_context() as client:
-            return bool(getattr(client, method)(self._normalize_key(key), dump, self._lifetime(timeout)))
+            return bool(getattr(client, method)(self._normalize_key(key), dump, lifetime))
 
     def set(self, key: str, value: Any, timeout: Timeout = None) -> bool:
         """Keep a value; False where the server did not take it."""
@@ -147,11 +155,16 @@ class MemcachedCache(BaseCache, cachelib.MemcachedCache):
 
     def set_many(self, mapping: Mapping[str, Any], timeout: Timeout = None) -> list[Any]:
         """Keep several values; returns the keys that the server took."""
+        lifetime = self._lifetime(timeout)
+        if lifetime < 0:
+            for key in mapping:
+                self.delete(key)
+            return list(mapping)
         names = {self._normalize_key(key): key for key in mapping}
         dumps = {name: self.serializer.dumps(mapping[key]) for name, key in names.items()}
         small = {name: dump for name, dump in dumps.items() if len(dump) <= _MAX_BYTES}
         with self._client_context() as client:
-            failed = set(_refused(client.set_multi(small, self._lifetime(timeout)), small))
+            failed = set(_refused(client.set_multi(small, lifetime), small))
             for name in dumps.keys() - small.keys():
                 client.delete(name)  # or the older value would stay
         return [key for name, key in names.items() if name in small and name not in failed]

@@ -113,10 +113,14 @@ MAKERS: Final[dict[str, Callable[..., Made]]] = {
 }
 
 
+_UNPICKLES: Final = frozenset({"libmc"})
+"""Clients that unpickle what they read if a flag beside it says so, whoever set the flag."""
+
+
 def make_client(
     library: str | None, servers: Any, pool_size: int, blocking: bool, deadline: float | None
 ) -> Made:
-    """A client of the library that is named, or of the first that is installed.
+    """A client of the library that is named, or of the first that is installed and unpickles nothing.
 
     Raises:
         ValueError: nobody knows the library.
@@ -126,12 +130,18 @@ def make_client(
         if library not in MAKERS:
             raise ValueError(f"memcache_client_lib {library!r} is none of {', '.join(MAKERS)}")
         return MAKERS[library](servers, pool_size, blocking, deadline)
-    for make in MAKERS.values():
+    for name, make in MAKERS.items():
+        if name in _UNPICKLES:
+            continue
         try:
             return make(servers, pool_size, blocking, deadline)
         except ImportError:
             continue
-    raise RuntimeError(f"no client of memcached is installed: install one of {', '.join(MAKERS)}")
+    raise RuntimeError(
+        f"no client of memcached is installed: install one of {', '.join(MAKERS.keys() - _UNPICKLES)}. libmc "
+        "is not taken by itself, because it runs pickles that others wrote; on a server that only this app "
+        'writes to, name it: CACHE_OPTIONS = {"memcache_client_lib": "libmc"}'
+    )
 
 
 def failures() -> tuple[type[Exception], ...]:

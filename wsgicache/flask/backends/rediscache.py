@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, ClassVar, Final, Self, cast
@@ -168,6 +169,17 @@ class RedisCache(BaseCache, cachelib.RedisCache):
         if left != -1 and left < lifetime:
             self._write_client.expire(full, lifetime)
         return True
+
+    def ttl(self, key: str) -> float | None:
+        """Seconds left: None where there is no such key, infinity where it never expires."""
+        left = self._read_client.pttl(self._full(key))
+        return None if left == -2 else math.inf if left == -1 else left / 1000
+
+    def names(self) -> list[str]:
+        """Every key with this cache's prefix, without it."""
+        prefix = self._get_prefix()
+        found = self._read_client.scan_iter(match=_literal(prefix) + "*", count=_BATCH)
+        return [name.decode("utf-8", "replace")[len(prefix) :] for name in found]
 
     def release(self, key: str, token: str) -> None:
         """See `BaseCache.release`; one atomic command."""

@@ -160,6 +160,18 @@ class SimpleCache(BaseCache, cachelib.SimpleCache):
                 self._cache[key] = (wanted, value)
             return True
 
+    def ttl(self, key: str) -> float | None:
+        """Seconds left: None where there is no such key, infinity where it never expires."""
+        item = self._cache.get(key)
+        if item is None or (item[0] != 0 and item[0] <= _simple.time()):
+            return None
+        return float(item[0] - _simple.time()) if item[0] else math.inf
+
+    def names(self) -> list[str]:
+        """Every living key."""
+        now = _simple.time()
+        return [key for key, (expires, _) in list(self._cache.items()) if expires == 0 or expires > now]
+
     def release(self, key: str, token: str) -> None:
         """See `BaseCache.release`."""
         with self._lock:

@@ -169,6 +169,11 @@ class UWSGICache(BaseCache, cachelib.UWSGICache):
                 self._write(key, value, wanted)
             return True
 
+    def ttl(self, key: str) -> float | None:
+        """Seconds left: None where there is no such key, infinity where it never expires."""
+        found = self._found(key)
+        return None if found is None else found[1] - time.time() if found[1] else math.inf
+
     def release(self, key: str, token: str) -> None:
         """See `BaseCache.release`."""
         with self._locked(key):
