@@ -7,13 +7,13 @@ from wsgicache.testing import StoreContract
 
 
 class TestLmdbStore(StoreContract):
-    too_large = 8_000_000
+    too_large = 16_000_000
     journal_limit = 200
     options = StoreOptions()
 
     def make_store(self):
         self.directory = TemporaryDirectory()
-        url = f"lmdb://{self.directory.name}/cache?max_bytes=8MB&journal={self.journal_limit}"
+        url = f"lmdb://{self.directory.name}/cache?max_bytes=32MB&journal={self.journal_limit}"
         return open_store(url, self.options)
 
     def teardown_method(self):
