@@ -242,7 +242,8 @@ class Sentinels:
     def failover(self):
         """Make the replica the primary, now; wait until the Sentinels say so."""
         before, after = self.primary, self.replica
-        until(lambda: before.ask("DBSIZE") == after.ask("DBSIZE"), what="the copy")
+        said = before.ask("INFO", "replication")["master_repl_offset"]
+        until(lambda: after.ask("INFO", "replication")["slave_repl_offset"] >= said, what="the copy")
         for sentinel in itertools.islice(
             itertools.cycle(self.sentinels), 12
         ):  # one may give up, without a word
