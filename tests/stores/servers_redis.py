@@ -242,7 +242,8 @@ class Sentinels:
     def failover(self):
         """Make the replica the primary, now; wait until the Sentinels say so."""
         before, after = self.primary, self.replica
-        until(lambda: before.ask("DBSIZE") == after.ask("DBSIZE"), what="the copy")
+        said = before.ask("INFO", "replication")["master_repl_offset"]
+        until(lambda: after.ask("INFO", "replication")["slave_repl_offset"] >= said, what="the copy")
         for sentinel in itertools.islice(
             itertools.cycle(self.sentinels), 12
         ):  # one may give up, without a word
@@ -285,6 +286,7 @@ class Cluster:
             "--cluster-enabled", "yes",
             "--cluster-node-timeout", "1500",
             "--cluster-replica-validity-factor", "0",
+            "--cluster-require-full-coverage", "no",
             "--repl-diskless-sync-delay", "0",
             program=program,
         )  # fmt: skip
@@ -301,6 +303,8 @@ class Cluster:
         """Wait until every node sees all slots served and all nodes alive, with a replica per primary."""
 
         def healthy():
+            if len({self._owners(server) for server in self.servers}) != 1:
+                return False
             for server in self.servers:
                 nodes = self.nodes(server)
                 if any(["fail" in words[2] or "handshake" in words[2] for words in nodes]) or len(nodes) != 6:
@@ -316,6 +320,11 @@ class Cluster:
 
         until(healthy, 60, "a healthy cluster")
         return self
+
+    def _owners(self, server):
+        """Who owns what, as one server sees it."""
+        rows = server.ask_raw("CLUSTER", "SLOTS")
+        return tuple(sorted([(row[0], row[1], row[2][1]) for row in rows]))
 
     def owner(self, slot):
         """The server that owns a slot, as most see it."""
@@ -341,6 +350,13 @@ class Cluster:
             self.move_keys(slot, source, to)
         for server in (to, source, *[one for one in self.primaries() if one not in (to, source)]):
             server.ask("CLUSTER", "SETSLOT", slot, "NODE", self.ids[to])
+        self.settled(slot, to)
+
+    def settled(self, slot, owner):
+        """Wait until every server knows who owns a slot."""
+        views = [lambda s=server: [r[2][1] for r in s.ask_raw("CLUSTER", "SLOTS") if r[0] <= slot <= r[1]]
+                 for server in self.servers]  # fmt: skip
+        until(lambda: all([view() == [owner.port] for view in views]), 30, f"the move of {slot}")
 
     def move_keys(self, slot, source, to, most=100_000):
         """Move some keys of a slot, or all."""

@@ -110,10 +110,10 @@ class _Pair:
         """From the server to the client."""
         with contextlib.suppress(OSError):
             while data := self.server.recv(65536):
+                self.answered = True  # before it arrives: the next question may come at once
                 size = self.proxy.piece or len(data)
                 for start in range(0, len(data), size):
                     self._give(data[start : start + size])
-                self.answered = True
         self.reset()
 
     def _give(self, piece):

@@ -274,6 +274,7 @@ def test_half_way_through_a_resharding(cluster, moved):
         cluster.move_keys(slot, source, target)
         for server in (target, source, *cluster.primaries()):
             server.ask("CLUSTER", "SETSLOT", slot, "NODE", cluster.ids[target])
+        cluster.settled(slot, target)
         eventually(lambda: bucket.mark_of(""))
         assert served(bucket, follower(), name) is None, "another server, another epoch"
         cluster.move(slot, source)
@@ -308,7 +309,7 @@ def test_a_node_that_is_lost(cluster):
             assert eventually(lambda part=part: put(store, names[part], b"new"))
             assert store.get([names[part]])[0][0].body == b"new"
         assert served(store.parts[others[0]], follower(), names[others[0]]) is None, "its purge was written"
-        purge(store, names[0])
+        eventually(lambda: purge(store, names[0]))
     finally:
         lost.start()
         cluster.healthy()

@@ -640,16 +640,3 @@ def open_redis(url: str, options: StoreOptions) -> RedisStore:
     """
     address = read_url(url, options)
     return RedisStore(server_link(address), options.memo_bytes, options.signing_keys, address.journal)
-
-
-def open_sentinel(url: str, options: StoreOptions) -> RedisStore:
-    """The store for `redis+sentinel://` or `rediss+sentinel://`: the primary that the Sentinels name.
-
-    Raises:
-        ValueError: a mistake in the URL; the message says what and the remedy.
-    """
-    from .redissentinel import SentinelLink, SentinelStore
-
-    address = read_url(url, options)
-    link = SentinelLink(address)
-    return SentinelStore(link, options.memo_bytes, options.signing_keys, address.journal)

@@ -18,10 +18,11 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from . import StoreOptions
 from .memo import MemoSlot
 from .redis import RedisStore
 from .redislink import Line, Link, Paced
-from .redisurl import Address, connection_options
+from .redisurl import Address, connection_options, read_url
 
 T = TypeVar("T")
 
@@ -92,3 +93,13 @@ class SentinelStore(RedisStore):
         if link.clock() >= link.look_at:
             link.look_again()
         return super().confirm(slot)
+
+
+def open_sentinel(url: str, options: StoreOptions) -> SentinelStore:
+    """The store for `redis+sentinel://` or `rediss+sentinel://`: the primary that the Sentinels name.
+
+    Raises:
+        ValueError: a mistake in the URL; the message says what and the remedy.
+    """
+    address = read_url(url, options)
+    return SentinelStore(SentinelLink(address), options.memo_bytes, options.signing_keys, address.journal)
