@@ -293,7 +293,8 @@ class Capture:
             replaced = self._client_has_it(body)
             if replaced is not None:
                 return replaced
-        status, headers = self._require_head()
+        assert self._head is not None  # noqa: S101 - it was decided on
+        status, headers = self._head
         if body and fill.head is not None and fill.head.length is None and fill.entry is not None:
             headers = [*headers, ("Content-Length", str(len(body)))]
         self._send(status, headers)
@@ -375,7 +376,8 @@ class Capture:
         return None if head is None else head.length
 
     def _decide(self) -> Action:
-        status, headers = self._require_head()
+        assert self._head is not None  # noqa: S101 - callers checked
+        status, headers = self._head
         try:
             return self._fill.decide(status, headers, self._environ)
         except Exception as error:

@@ -381,25 +381,22 @@ class Engine:
 
     def keep(self, entry: Entry, found: Found, token: int) -> tuple[Reason, Entry]:
         """Store an entry. Returns STORED or why not, and the entry as it was stored."""
+        follower = found.follower
         try:
-            return self._keep(entry, found, token)
+            if self.peek is None or self.shared:
+                entry = with_etag(entry)
+            follower.follow_now(entry.key)  # what was purged while the app was working
+            key = _place(entry) if entry.terms.varying else entry.key
+            if follower.verdict(entry) is _HARD:
+                return Reason.NOT_STORED_RACED, entry
+            if not follower.store.set(key, entry, entry.keep_until, token):
+                return self._why_refused(entry, key, follower), entry
+            if entry.terms.varying:
+                self._note_variant(entry, key, follower.store)
+            return _STORED, entry
         except Exception as error:
             self._store_failed(error)
             return Reason.NOT_STORED_STORE, entry
-
-    def _keep(self, entry: Entry, found: Found, token: int) -> tuple[Reason, Entry]:
-        if self.peek is None or self.shared:
-            entry = with_etag(entry)
-        follower = found.follower
-        follower.follow_now(entry.key)  # what was purged while the app was working
-        key = _place(entry) if entry.terms.varying else entry.key
-        if follower.verdict(entry) is _HARD:
-            return Reason.NOT_STORED_RACED, entry
-        if not follower.store.set(key, entry, entry.keep_until, token):
-            return self._why_refused(entry, key, follower), entry
-        if entry.terms.varying:
-            self._note_variant(entry, key, follower.store)
-        return _STORED, entry
 
     def _why_refused(self, entry: Entry, key: str, follower: Follower) -> Reason:
         (newer,), _ = follower.get([key])

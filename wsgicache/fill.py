@@ -264,12 +264,6 @@ class Fill:
 
     # --- the body ----------------------------------------------------------------------------------
 
-    def _says_more(self) -> bool:
-        """Whether the app has said more of the response since it was decided on."""
-        if not self.hints.said and IGNORE not in self._environ:
-            return False
-        return self._says() != self._said
-
     def _says(self) -> tuple[object, ...]:
         """What the app has said of the response beside its head."""
         hints = self.hints
@@ -281,7 +275,8 @@ class Fill:
         """The whole body is there: store it, and let those who wait have it."""
         head = self.head
         assert head is not None  # noqa: S101 - decide came first
-        if self._says_more():  # a body that was made meanwhile may know better than its head
+        more = (self.hints.said or IGNORE in self._environ) and self._says() != self._said
+        if more:  # a body that was made meanwhile may know better than its head
             self._said = self._says()
             ignored = bool(self._environ.get(IGNORE))
             self.settlement = settle(self.admission, head, self.hints, ignored, self._head_at)
@@ -364,26 +359,28 @@ class Fill:
 
     def failed(self) -> None:
         """There is nothing to share: one of those who wait asks the app itself."""
-        flight = self.flight
-        if flight is not None and flight.state is PENDING:
-            self.engine.fail(flight)
+        if self.flight is not None:
+            self.engine.fail(self.flight)
 
     def end(self) -> None:
         """Whatever happened: nobody waits any more, and the outcome is counted, once."""
         if self._ended:
             return
         self._ended = True
-        if self.entry is not None and self.outcome.settled is _STORED and self._says_more():
-            self._hear_last_words(self.entry)
-        self.failed()
+        if self.hints.said or IGNORE in self._environ:
+            self._hear_last_words()
+        if self.flight is not None and self.flight.state is PENDING:
+            self.failed()
         if self.background:
             self.engine.observer.refreshed(self.outcome)
         else:
             self.engine.observer.record(self.outcome)
 
-    def _hear_last_words(self, entry: Entry) -> None:
+    def _hear_last_words(self) -> None:
         """What the app said of a response that was stored before its iterable came to an end."""
-        self.engine.revoke(entry)
+        if self.entry is None or self.outcome.settled is not _STORED or self._says() == self._said:
+            return
+        self.engine.revoke(self.entry)
         ignored = bool(self._environ.get(IGNORE)) or self.hints.ignored
         self.outcome.settled = Reason.NOT_STORED_IGNORED if ignored else Reason.NOT_STORED_HINT
 

@@ -99,11 +99,12 @@ def canonical_host(host: str, scheme: str) -> str | None:
 
     RFC 9110 §4.2.3 and §7.2. Two Host lines arrive joined by a comma, which no host name holds.
     """
-    return _canonical_host(host, scheme) if len(host) <= MEMO_LIMIT else None
+    return known_host(host, scheme) if len(host) <= MEMO_LIMIT else None
 
 
 @lru_cache(maxsize=1024)
-def _canonical_host(host: str, scheme: str) -> str | None:
+def known_host(host: str, scheme: str) -> str | None:
+    """As `canonical_host`, for a host of bounded length: it is remembered."""
     match = _HOST.match(host)
     if match is None:
         return None

@@ -25,9 +25,9 @@ from .key import (
     COOKIE_FIELD,
     MEMO_LIMIT,
     base_key,
-    canonical_host,
     environ_name,
     has_method_override,
+    known_host,
     matches_any,
     normal_query,
     raw_extra,
@@ -156,7 +156,7 @@ class Admission:
 
 def admit(facts: Facts, rules: RuleSet, plans: Sequence[Plan]) -> Admission:
     """Whether and how a request may use the cache."""
-    host = canonical_host(facts.host, facts.scheme)
+    host = known_host(facts.host, facts.scheme) if len(facts.host) <= MEMO_LIMIT else None
     # Without rules there is one plan.
     plan = plans[0] if len(plans) == 1 else plans[rules.find(facts.path, host or "", facts.method)]
     admission = Admission(facts, plan, host, _refuse(facts, plan, host))

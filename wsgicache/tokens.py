@@ -14,9 +14,6 @@ _INSIDE: Final = re.compile(rb"(?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+")
 _ATTRIBUTE: Final = re.compile(rb"([a-z][\w:.-]*+)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))")
 _TOKEN_NAME: Final = re.compile(rb"[cx]srf|requestverificationtoken|(?:^|[^a-z])authenticator\]?$|token\]?$")
 _FIELDS: Final = frozenset((b"input", b"meta"))
-_WORDS: Final = (b"srf", b"token", b"authenticator")
-"""One of them is in everything that `_TOKEN_NAME` finds."""
-_NONCE: Final = (b"nonce",)
 _NAMING: Final = frozenset((b"name", b"id", b"property"))
 _MAX_DECODED: Final = 8 << 20
 
@@ -63,8 +60,10 @@ def _holds_token(page: bytes) -> bool:
     while (tag := _TAG.search(page, start, end)) is not None:
         inside = _INSIDE.match(page, tag.end())
         assert inside is not None  # noqa: S101 - it matches nothing at all, too
-        words = _WORDS if tag[1] in _FIELDS else _NONCE
-        if any([word in inside[0] for word in words]) and _is_token(tag[1], inside[0]):
+        text = inside[0]
+        # One of these is in everything that `_is_token` finds.
+        speaks = b"srf" in text or b"token" in text or b"authenticator" in text or b"nonce" in text
+        if speaks and _is_token(tag[1], text):
             return True
         start = inside.end()
     return False

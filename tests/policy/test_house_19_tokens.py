@@ -26,6 +26,9 @@ FORMS = [
     "<META NAME=csrf-token CONTENT=x>",
     '<meta name="csrf-param" content="authenticity_token">',
     '<meta name="_csrf" content="x"/>',
+    "<input title='the last <meta of a page' name='csrf_token'>",
+    "<input title='<input <meta <script' id=x><META Name=Csrf-Token content=x>",
+    "<meta charset=utf-8><link href=x><input disabled name=q><input/name=csrf_token>",
 ]
 NONCES = [
     '<script nonce="r4nd0m">x()</script>',
@@ -43,6 +46,9 @@ NO_TOKENS = [
     '<script>var nonce = "abc";</script>',
     "<p>a nonce</p>",
     '<script nonce="">x()</script>',
+    "<metadata name=csrf_token>",
+    "<meta name=q content='<input name=csrf_token>'>",
+    "<meta charset=utf-8><p name=csrf_token>",
     "",
 ]
 
