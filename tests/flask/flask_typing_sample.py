@@ -70,8 +70,22 @@ cache.delete_memoized_verhash(plain)
 cache.delete_cached(view, number=1)
 
 
+def fetch() -> float:
+    return 1.0
+
+
+rate: float = cache.get_or_set("rate", fetch, 60)
+left: float | None = cache.ttl("rate")
+names: list[str] = cache.keys("view/")
+count: int | None = cache.inc("visits")
+
+
 async def awaits() -> str:
     return await later(1)
+
+
+async def misreads() -> int:
+    return await later(1)  # refused: return-value
 
 
 plain("text")  # refused: arg-type
@@ -79,4 +93,8 @@ view()  # refused: call-arg
 adder.add("text")  # refused: arg-type
 wrong: str = plain(1)  # refused: assignment
 page("text")  # refused: arg-type
+wrong_rate: str = cache.get_or_set("rate", fetch)  # refused: assignment
+later("text").close()  # refused: arg-type
+cache.memoize(jiter=1)  # refused: call-arg
+Adder.add(adder)  # refused: call-arg
 view.delete_memoized()  # refused: attr-defined

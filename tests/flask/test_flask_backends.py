@@ -248,6 +248,7 @@ def test_timeouts_mean_the_same(cache):
     cache.set("gone", 1, -1)
     assert cache.set("long", 1, 40 * 86400)
     assert cache.get_many("never", "gone", "long") == [1, None, 1]
+    assert [cache.has("never"), cache.has("gone")] == [True, False]
     assert cache.add("gone", 2)
     assert not cache.add("never", 2)
     assert cache.get_many("never", "gone") == [1, 2]

@@ -394,6 +394,13 @@ def test_nobody_waits_for_what_is_never_kept(make_cache):
     assert cache.stats()[next(iter(cache.stats()))]["hits"] == 1
 
 
+def test_a_head_does_not_end_the_waiting(make_cache):
+    cache = make_cache()
+    cache.app.add_url_rule("/page", "page", cache.cached(60)(lambda: "page"))
+    cache.app.test_client().head("/page")
+    assert not cache.link.flights.is_unkept("view//page")
+
+
 def test_what_keeps_nothing_makes_nobody_wait():
     cache = Cache(Flask("null"), config={"CACHE_TYPE": "NullCache", "CACHE_NO_NULL_WARNING": True})
     together = threading.Barrier(3, timeout=5)

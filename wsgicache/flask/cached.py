@@ -186,6 +186,10 @@ class CachedView(Decorated):
         # Perhaps a view behind a decorator that hides it, perhaps a helper whose tuple is data.
         return isinstance(value, tuple) or not safety.is_personal_or_fault(value)
 
+    def speaks_for_others(self) -> bool:
+        """A HEAD is never kept, and says nothing of the GETs that are."""
+        return not has_request_context() or request.method != "HEAD"
+
     def _is_view(self) -> bool:
         """Whether this function answers the request at hand, not one that its view calls."""
         if not has_app_context():

@@ -114,6 +114,10 @@ class Decorated:
         """Whether a result may be kept."""
         return True
 
+    def speaks_for_others(self) -> bool:
+        """Whether a result that was not kept says something of the next one."""
+        return True
+
     def run(self, args: Any, kwargs: Any) -> Any:
         """Call the function. `Raised` stands for an error that is a result."""
         return drained(self.f(*args, **kwargs))
@@ -349,7 +353,8 @@ class Decorated:
         """
         link = self.cache.link
         if not self._wants(value):
-            link.flights.note_unkept(call.key)
+            if self.speaks_for_others():
+                link.flights.note_unkept(call.key)
             return
         if births is None or flight.void or link.was_deleted(call.key, name, flight.lease, flight.leased):
             return

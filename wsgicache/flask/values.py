@@ -84,7 +84,7 @@ class Values:
 
         def ask() -> bool:
             name = link.name(key)
-            if not link.backend.has(name):
+            if not _lives(link, name):
                 return False
             stored = link.backend.get(name)
             return not isinstance(stored, tuple | list) or _is_good(link, stored)
@@ -125,13 +125,15 @@ class Values:
             name, backend = link.name(key), link.backend
             given = _given(link, timeout)
             if given is None:
-                return not backend.has(name)
-            if link.is_foreign and backend.has(name):
-                return False  # cachelib's DynamoDB replaces what never expires
+                return not _lives(link, name)
+            if not link.is_foreign:
+                return bool(backend.add(name, value, *given))
+            if _lives(link, name):
+                return False  # cachelib's DynamoDB would replace what never expires
             if backend.add(name, value, *given):
                 return True
-            # cachelib's files say that a key lives when only its file is still there.
-            return link.is_foreign and not backend.has(name) and bool(backend.set(name, value, *given))
+            # cachelib's files refuse where only an expired file is left.
+            return not _lives(link, name) and bool(backend.set(name, value, *given))
 
         return link.guarded(write, False)
 
@@ -299,6 +301,12 @@ def _given(link: Link, timeout: Timeout) -> tuple[Any, ...] | None:
         return (timeout,)
     lifetime = seconds(timeout)
     return None if lifetime < 0 else (lifetime,)
+
+
+def _lives(link: Link, name: str) -> bool:
+    """Whether a key has a value; cachelib's DynamoDB does not have what never expires."""
+    backend = link.backend
+    return bool(backend.has(name)) or (link.is_foreign and backend.get(name) is not None)
 
 
 def _is_good(link: Link, stored: Any) -> bool:
