@@ -51,6 +51,31 @@ def test_a_lease_is_given_back():
     assert two.calls == 1
 
 
+def test_a_process_that_ends_gives_back_what_it_holds():
+    """Refreshes end with it; what one of them may still store then is older than what another stored."""
+    site = Site(lease=60)
+    one, two = site.workers()
+    gate, late = held(site, one)
+    one.cache.engine.leases.give_back_all()
+    site.version = 2
+    assert two.ask().stored
+    gate.open()
+    assert late.result().body == b"v1"
+    assert one.cache.stats()["reasons"][Reason.NOT_STORED_RACED.name] == 1
+    assert [worker.ask().body for worker in (one, two)] == [b"v2", b"v2"]
+
+
+def test_a_forked_child_gives_back_nothing_of_its_parents():
+    site = Site(lease=60)
+    one, two = site.workers()
+    gate, leader = held(site, one)
+    one.cache.engine.leases.after_fork()
+    one.cache.engine.leases.give_back_all()
+    assert two.store.lease(next(iter(site.server.leases)), 60) is None
+    gate.open()
+    assert leader.result().stored
+
+
 @pytest.mark.parametrize(
     "headers", [[("Cache-Control", "private")], [("Set-Cookie", "a=b")], [("Vary", "*")]]
 )
