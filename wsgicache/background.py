@@ -7,13 +7,14 @@ the queue full is dropped and asked for again by the next stale hit.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from .forks import in_child
 
 log: Final = logging.getLogger("wsgicache")
 
@@ -152,5 +153,4 @@ def _after_fork() -> None:
         refresher._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

@@ -5,7 +5,6 @@ Every fault of a store ends here as a miss with a reason; a fault never reaches 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look
+from .forks import in_child
 from .head import Head
 from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
@@ -515,8 +515,7 @@ def _after_fork() -> None:
         engine._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 def _place(entry: Entry) -> str:

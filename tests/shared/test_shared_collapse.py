@@ -189,6 +189,30 @@ def test_a_page_is_refreshed_by_one_of_them_and_nobody_waits():
     assert [worker.ask().body for worker in (one, two)] == [b"v2", b"v2"]
 
 
+def test_a_page_that_came_while_the_lease_was_taken_is_not_refreshed_again():
+    """Another process stored it between the look that found it stale and the lease."""
+    site = Site(ttl=60, stale_while_revalidate=60)
+    one, two = site.workers()
+    one.ask()
+    two.ask()
+    site.clock.tick(61)
+    site.version = 2
+    lease = two.store.lease
+
+    def late(key, seconds):
+        two.store.lease = lease
+        one.ask()
+        assert one.cache.engine.refresher.drain()
+        return lease(key, seconds)
+
+    two.store.lease = late
+    assert two.ask().body == b"v1"
+    assert two.cache.engine.refresher.drain()
+    assert (one.calls, two.calls) == (2, 0)
+    assert [worker.ask().body for worker in (one, two)] == [b"v2", b"v2"]
+    assert one.store.lease(next(iter(site.server.leases)), 60), "the lease was given back"
+
+
 def test_a_store_without_leases_costs_the_sharing_only():
     site = Site()
     one, two = site.workers()
