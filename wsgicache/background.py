@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from .forks import in_child
+from .forks import in_child, will_fork
 
 log: Final = logging.getLogger("wsgicache")
 
@@ -64,7 +64,7 @@ class Refresher:
     def submit(self, key: str, job: Job) -> bool:
         """Run a job on a thread of the pool; False where it is not wanted now or there is no room."""
         with self._lock:
-            if len(self._jobs) >= self._queue_limit or not self._claim(key):
+            if len(self._jobs) >= self._queue_limit or will_fork() or not self._claim(key):
                 return False
             self._jobs.append((key, job))
             # A thread that was woken still counts as waiting until it runs.

@@ -30,12 +30,23 @@ def check() -> None:
             job()
 
 
-def _hook_into_uwsgi() -> None:
-    """Have uWSGI call `check` in its workers, and whatever was to be called before."""
+def will_fork() -> bool:
+    """Whether this process is uWSGI's master, which forks its workers in C: then it must not run threads.
+
+    One that held a lock of the interpreter at that moment would leave the worker waiting for it for ever.
+    """
+    return _uwsgi is not None and not _uwsgi.worker_id()
+
+
+def _find_uwsgi() -> Any:
     try:
-        uwsgi: Any = import_module("uwsgi")  # exists inside a uWSGI process only
+        return import_module("uwsgi")  # exists inside a uWSGI process only
     except ImportError:
-        return
+        return None
+
+
+def _hook_into(uwsgi: Any) -> None:
+    """Have uWSGI call `check` in its workers, and whatever was to be called before."""
     try:
         import_module("uwsgidecorators").postfork(check)
     except Exception:  # it is not there, or refuses to work without a master process
@@ -51,4 +62,6 @@ def _hook_into_uwsgi() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=check)
-_hook_into_uwsgi()
+_uwsgi: Final = _find_uwsgi()
+if _uwsgi is not None:
+    _hook_into(_uwsgi)

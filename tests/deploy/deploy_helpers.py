@@ -70,6 +70,8 @@ class Site:
         }
         with socket.create_server(("127.0.0.1", 0), backlog=200) as listening, log.open("wb") as output:
             self.port = listening.getsockname()[1]
+            # As servers set it on sockets that they open themselves; what they accept here inherits it.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.process = subprocess.Popen(
                 command(listening.fileno()),
                 pass_fds=[listening.fileno()],

@@ -1,11 +1,11 @@
-"""uWSGI's processes over a store that they share: forked with the app, or loaded in each; with threads or not."""
+"""uWSGI's processes over a store that they share: forked with the app or not, with threads or not."""
 
 import os
 import signal
 
 import pytest
 from deploy_helpers import Later, kept, numbered, old, running, until, uwsgi, worker_of
-from test_gunicorn import ask_for_many, client_of, held, options
+from test_gunicorn import LMDB, REDIS, ask_for_many, client_of, held, options
 
 from wsgicache.testing import Gate
 
@@ -17,9 +17,14 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("arguments", SETTINGS.values(), ids=SETTINGS)
-def test_processes_share_pages_purges_and_refreshes(arguments, store, origin, tmp_path):
+@pytest.mark.parametrize(
+    ("store", "setting"),
+    [("lmdb", "forked"), *[("redis", setting) for setting in SETTINGS]],
+    indirect=["store"],
+)
+def test_processes_share_pages_purges_and_refreshes(setting, store, origin, tmp_path):
     """CON-15: without lazy-apps the master has loaded the app and used the store before it forks."""
+    arguments = SETTINGS[setting]
     command = uwsgi(*arguments)
     with running(command, origin, store[0], tmp_path, options(store), DEPLOY_OPENED="1") as site:
         page = origin.page(numbered)
@@ -45,6 +50,7 @@ def test_processes_share_pages_purges_and_refreshes(arguments, store, origin, tm
         assert "Traceback" not in site.log()
 
 
+@REDIS
 def test_a_process_that_is_killed_in_mid_fill_costs_one_lease(store, origin, tmp_path):
     """CON-08. The master forks another from what it loaded, and that one uses nothing of the dead one's."""
     gate = Gate()
@@ -64,6 +70,7 @@ def test_a_process_that_is_killed_in_mid_fill_costs_one_lease(store, origin, tmp
         assert page.calls == 2
 
 
+@LMDB
 def test_processes_that_are_reloaded_find_what_was_stored(store, origin, tmp_path):
     """SIGHUP ends them after their requests and starts new ones, which begin warm."""
     with running(uwsgi("--lazy-apps"), origin, store[0], tmp_path, options(store)) as site:

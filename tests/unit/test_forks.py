@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "wsgicache"
 
 BEGIN = """
 import ctypes, os, sys, types
@@ -93,8 +94,40 @@ child(fork_in_c, body)
 """)
 
 
+def test_the_master_of_uwsgi_runs_no_threads():
+    """A thread that held a lock of the interpreter when it forks in C would leave the worker without it."""
+    run("""
+import threading, time
+uwsgi = sys.modules["uwsgi"] = types.ModuleType("uwsgi")
+uwsgi.worker_id = lambda: 0
+from wsgicache.background import Refresher
+from wsgicache.stores.near import near_store
+from wsgicache.testing import SharedServer, SharedStore
+refresher = Refresher(2, 10, time.time)
+near = near_store(SharedStore(SharedServer()), 1_000_000, bound=1.0)
+near.get(["/a"])
+assert not refresher.submit("/a", lambda: True)
+assert threading.active_count() == 1
+uwsgi.worker_id = lambda: 1
+near.get(["/a"])
+assert refresher.submit("/a", lambda: True)
+assert threading.active_count() > 1
+near.close()
+""")
+
+
 def test_without_uwsgi_nothing_of_it_is_imported():
     run("""
 import wsgicache.forks
 assert "uwsgi" not in sys.modules and "uwsgidecorators" not in sys.modules
 """)
+
+
+def test_nobody_but_that_module_asks_python_alone():
+    """uWSGI's workers would not hear of it. LMDB's file closes before a fork too, and finds out by itself."""
+    asking = {
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        if "os.register_at_fork" in file.read_text()
+    }
+    assert asking == {"forks.py", "stores/lmdbfile.py"}
