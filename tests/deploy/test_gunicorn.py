@@ -118,6 +118,40 @@ def test_a_purge_from_outside_is_seen_by_every_worker_at_once(store, origin, tmp
             assert [worker_of(answer) for answer in answers] == list(lines)
 
 
+def test_no_worker_answers_with_what_was_purged_before_it_was_asked(store, origin, tmp_path):
+    """Under load, with a purge from outside every moment: nothing older than the last that had returned."""
+    version, purged, seen = [0], [(0, 0.0)], []
+    page = origin.page(lambda asked: kept(b"%d" % version[0]))
+    with running(gunicorn("gthread"), origin, store[0], tmp_path, options(store)) as site:
+        site.workers(page.path)
+        over = threading.Event()
+
+        def ask():
+            with site.connect() as connection:
+                while not over.is_set():
+                    began = time.monotonic()
+                    answer = connection.get(page.path)
+                    seen.append((began, int(answer.body), worker_of(answer), answer.is_hit))
+
+        clients = [Later(ask) for _ in range(4)]
+        with client_of(store) as client:
+            for number in range(1, 31):
+                version[0] = number
+                client.purge(page.path)
+                purged.append((number, time.monotonic()))
+                asked = len(seen)
+                until(lambda asked=asked: len(seen) >= asked + 8 or clients[0].ended, what="eight answers")
+        over.set()
+        for client in clients:
+            client.result()
+    for began, found, worker, _ in seen:
+        wanted = max(number for number, returned in purged if returned < began)
+        assert found >= wanted, (found, wanted, worker)
+    assert len({worker for *_, worker, _ in seen}) == 2
+    assert sum(is_hit for *_, is_hit in seen) > len(seen) / 5
+    assert page.calls >= 31
+
+
 def test_one_view_run_among_workers(store, origin, tmp_path):
     """Cold and expired: those who ask meanwhile wait in both workers, for one call of the app."""
     command = gunicorn("gthread", threads=12)
