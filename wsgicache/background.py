@@ -7,13 +7,14 @@ the queue full is dropped and asked for again by the next stale hit.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+from .forks import in_child, will_fork
 
 log: Final = logging.getLogger("wsgicache")
 
@@ -63,7 +64,7 @@ class Refresher:
     def submit(self, key: str, job: Job) -> bool:
         """Run a job on a thread of the pool; False where it is not wanted now or there is no room."""
         with self._lock:
-            if len(self._jobs) >= self._queue_limit or not self._claim(key):
+            if len(self._jobs) >= self._queue_limit or will_fork() or not self._claim(key):
                 return False
             self._jobs.append((key, job))
             # A thread that was woken still counts as waiting until it runs.
@@ -152,5 +153,4 @@ def _after_fork() -> None:
         refresher._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

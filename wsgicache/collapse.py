@@ -8,7 +8,6 @@ deadline, and not for a leader whose client is slow to take what the app has alr
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -17,6 +16,7 @@ from enum import Enum
 from typing import Final
 
 from .entry import Entry
+from .forks import in_child
 from .journal import Mark, short
 from .outcome import Reason
 
@@ -225,8 +225,7 @@ def _after_fork() -> None:
         collapse._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 class MissMarkers:

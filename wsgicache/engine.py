@@ -5,7 +5,6 @@ Every fault of a store ends here as a miss with a reason; a fault never reaches 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look
+from .forks import in_child
 from .head import Head
 from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
@@ -107,6 +107,8 @@ class Engine:
         self.stamp = object()
         """Replaced whenever the journal moves or a rule is switched: what an armed slot must carry."""
         self.owed: Final = Owed()
+        self._listens_at = float("-inf")
+        """Instant of the steady clock at which a bypassed request looks for switches again."""
         self._variants_lock = threading.Lock()
         self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
         rules.watch(self._switched)
@@ -147,6 +149,7 @@ class Engine:
         if self.counts is not None:
             self.counts.after_fork()
         self.switches.after_fork()
+        self.leases.after_fork()
         for follower in self.followers:
             follower.after_fork()
         self.observer.after_fork()
@@ -188,8 +191,27 @@ class Engine:
         stamp = self.stamp  # before the rules are asked: a switch in between must leave nothing armed
         rules_known_by = self.rules_known_by
         admission = admit(facts, self.rules, self.plans)
+        if admission.reason is not None and self.shared and self._hears_of_a_switch():
+            return self.admit(facts)
         admission.stamp, admission.rules = stamp, rules_known_by
         return admission
+
+    def _hears_of_a_switch(self) -> bool:
+        """Whether a rule was switched elsewhere: looked for now and then by requests that bypass the store.
+
+        Others hear of it when they use the store. Where none does, because a rule keeps them all from it, or
+        one that is off would let them, nobody would ever hear that it was switched.
+        """
+        now = self.clock.steady()
+        if now < self._listens_at:
+            return False
+        self._listens_at = now + _LISTEN
+        known_by = self.rules_known_by
+        try:
+            self.followers[0].follow_now("")
+        except Exception as error:
+            self._store_failed(error)
+        return known_by is not self.rules_known_by
 
     def look_up(self, admission: Admission, *, arm: bool = True) -> Found:
         """Find what is stored for a request and judge it.
@@ -490,8 +512,7 @@ def _after_fork() -> None:
         engine._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 def _place(entry: Entry) -> str:
@@ -499,6 +520,9 @@ def _place(entry: Entry) -> str:
     varying = entry.terms.varying
     return variant_key(entry.key, varying, entry.values) if varying else entry.key
 
+
+_LISTEN: Final = 1.0
+"""Seconds between two looks for switches by requests that bypass the store."""
 
 _NOTHING_THERE: Final = frozenset({Reason.MISS_RULES, Reason.MISS_PURGED, Reason.VARY_MISS})
 """What is found is not this request's, so a visitor bypasses the cache as with an empty place."""

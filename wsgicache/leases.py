@@ -7,8 +7,11 @@ a store refuses once a later one has stored.
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from .collapse import Flight
 from .stores import Store
@@ -18,7 +21,8 @@ LONGEST_PAUSE: Final = 0.05
 UNKNOWN: Final = -1
 
 
-class Lease(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Lease:
     """A lease that this process holds."""
 
     store: Store
@@ -37,6 +41,12 @@ class Leases:
     def __init__(self, seconds: float, failed: Callable[[Exception], None]) -> None:
         self._seconds = seconds
         self._failed = failed
+        self._held: set[Lease] = set()
+        _living.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: what is held is the parent's to give back."""
+        self._held = set()
 
     def take(self, flight: Flight, store: Store) -> int | None:
         """Take the lease for a flight's key.
@@ -51,18 +61,36 @@ class Leases:
             return UNKNOWN
         if token:
             flight.token = token
-            flight.lease = Lease(store, flight.key, token)
+            flight.lease = lease = Lease(store, flight.key, token)
+            self._held.add(lease)
         return token
 
     def give_back(self, flight: Flight, unstorable_for: float = 0.0) -> None:
         """Give back what a flight holds, if anything."""
         lease, flight.lease = flight.lease, None
-        if not isinstance(lease, Lease):
-            return
+        if isinstance(lease, Lease):
+            self._give_back(lease, unstorable_for)
+
+    def give_back_all(self) -> None:
+        """The process ends, and with it the refreshes that nobody waits for: others need not wait either."""
+        for lease in list(self._held):
+            self._give_back(lease, 0.0)
+
+    def _give_back(self, lease: Lease, unstorable_for: float) -> None:
+        self._held.discard(lease)
         try:
             lease.store.release(lease.key, lease.token, unstorable_for)
         except Exception as error:
             self._failed(error)
+
+
+_living: Final[weakref.WeakSet[Leases]] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for leases in list(_living):
+        leases.give_back_all()
 
 
 def pauses() -> Iterator[float]:

@@ -28,6 +28,7 @@ from .engine import Engine, Found
 from .entry import Entry, Headers
 from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill, stale_usable
+from .forks import check as check_for_fork
 from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
@@ -194,6 +195,7 @@ class Middleware:
 
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Read, admit, look up, and deliver or forward; a fault of ours leaves the app alone with it."""
+        check_for_fork()
         engine = self.engine
         hints, outer = environ.get(HINTS), environ.get(CACHE)
         if outer is self or (isinstance(outer, Layers) and self in outer):
@@ -611,9 +613,12 @@ class Middleware:
         boarding, flight = engine.collapse.board(found.key, found.mark, covered)
         if boarding is not Boarding.LEAD or flight is None:
             return True
-        if engine.shared and engine.leases.take(flight, found.follower.store) is None:
-            engine.fail(flight)  # another process refreshes it
-            return True
+        if engine.shared:
+            taken = engine.leases.take(flight, found.follower.store)
+            found = engine.look_up(admission)  # between the last look and the lease it may have come
+            if taken is None or found.reason is Reason.HIT or found.mark is None:
+                engine.fail(flight)  # another process refreshes it, or has
+                return True
         fill = self._new_fill(admission, found, flight, hints)
         fill.background = True
         try:

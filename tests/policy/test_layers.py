@@ -21,7 +21,7 @@ LAYERS = {
         "cookiepass", "hints", "routes",
     ],
     "2 stores": [
-        "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
+        "forks", "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
         "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
         "stores.redissentinel",

@@ -51,6 +51,31 @@ def test_a_lease_is_given_back():
     assert two.calls == 1
 
 
+def test_a_process_that_ends_gives_back_what_it_holds():
+    """Refreshes end with it; what one of them may still store then is older than what another stored."""
+    site = Site(lease=60)
+    one, two = site.workers()
+    gate, late = held(site, one)
+    one.cache.engine.leases.give_back_all()
+    site.version = 2
+    assert two.ask().stored
+    gate.open()
+    assert late.result().body == b"v1"
+    assert one.cache.stats()["reasons"][Reason.NOT_STORED_RACED.name] == 1
+    assert [worker.ask().body for worker in (one, two)] == [b"v2", b"v2"]
+
+
+def test_a_forked_child_gives_back_nothing_of_its_parents():
+    site = Site(lease=60)
+    one, two = site.workers()
+    gate, leader = held(site, one)
+    one.cache.engine.leases.after_fork()
+    one.cache.engine.leases.give_back_all()
+    assert two.store.lease(next(iter(site.server.leases)), 60) is None
+    gate.open()
+    assert leader.result().stored
+
+
 @pytest.mark.parametrize(
     "headers", [[("Cache-Control", "private")], [("Set-Cookie", "a=b")], [("Vary", "*")]]
 )
@@ -162,6 +187,30 @@ def test_a_page_is_refreshed_by_one_of_them_and_nobody_waits():
     gates[0].open()
     assert one.cache.engine.refresher.drain()
     assert [worker.ask().body for worker in (one, two)] == [b"v2", b"v2"]
+
+
+def test_a_page_that_came_while_the_lease_was_taken_is_not_refreshed_again():
+    """Another process stored it between the look that found it stale and the lease."""
+    site = Site(ttl=60, stale_while_revalidate=60)
+    one, two = site.workers()
+    one.ask()
+    two.ask()
+    site.clock.tick(61)
+    site.version = 2
+    lease = two.store.lease
+
+    def late(key, seconds):
+        two.store.lease = lease
+        one.ask()
+        assert one.cache.engine.refresher.drain()
+        return lease(key, seconds)
+
+    two.store.lease = late
+    assert two.ask().body == b"v1"
+    assert two.cache.engine.refresher.drain()
+    assert (one.calls, two.calls) == (2, 0)
+    assert [worker.ask().body for worker in (one, two)] == [b"v2", b"v2"]
+    assert one.store.lease(next(iter(site.server.leases)), 60), "the lease was given back"
 
 
 def test_a_store_without_leases_costs_the_sharing_only():

@@ -111,3 +111,35 @@ def test_a_hit_under_a_switched_rule_is_judged_anew_elsewhere():
     one.cache.rules.disable("page")
     two.ask("/other")
     assert two.ask().detail == Reason.MISS_RULES.name
+
+
+@pytest.mark.parametrize("query", [False, True])
+def test_a_worker_whose_requests_all_bypass_hears_of_it_within_a_second(query):
+    """They never use the store, but look for switches now and then; not each of them, and not on hits."""
+    site = Site()
+    rule = {
+        "pattern": "/*",
+        "name": "all",
+        **({"query": "key", "enabled": False} if query else {"bypass": True}),
+    }
+    one, two = [site.workers(1, rules=[Rule(**rule)])[0] for _ in "12"]
+    path = "/page?a=1" if query else "/page"
+    assert [worker.ask(path).cache["fwd"] for worker in (two, one)] == ["bypass"] * 2
+    trips, _ = site.trips(lambda: [two.ask(path) for _ in range(10)])
+    assert trips == 0
+    one.cache.rules["all"].enabled = query
+    site.clock.tick(1.01)
+    assert two.ask(path).stored
+    site.clock.tick(1.01)
+    assert one.ask(path).is_hit
+    one.cache.rules["all"].enabled = not query
+    assert two.ask(path).detail != Reason.URI_MISS.name
+    assert one.ask(path).cache["fwd"] == "bypass"
+
+
+def test_a_store_that_is_down_does_not_keep_them_from_the_app():
+    site, one = site_with(1)
+    site.server.down = True
+    for _ in range(3):
+        assert bypassed(one)
+        site.clock.tick(2)

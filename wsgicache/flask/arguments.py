@@ -11,7 +11,6 @@ import dataclasses
 import enum
 import inspect
 import logging
-import os
 import re
 import sys
 import threading
@@ -21,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 from uuid import uuid4
+
+from ..forks import in_child
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _SCALARS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range})
@@ -249,8 +250,7 @@ def _after_fork() -> None:
     _tokens.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 _DEFAULT_REPR: Final = (

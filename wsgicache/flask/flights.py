@@ -7,13 +7,14 @@ is not theirs to change: they wait until it has landed and look again.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
 from typing import Any, Final
 from weakref import WeakSet
+
+from ..forks import in_child
 
 _UNKEPT_SECONDS: Final = 5.0
 _MAX_UNKEPT: Final = 1024
@@ -187,8 +188,7 @@ def _forget_all() -> None:
         flights.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+in_child(_forget_all)
 
 
 class Deadline:

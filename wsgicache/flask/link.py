@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from uuid import uuid4
 import cachelib
 from flask import Flask
 
+from ..forks import in_child
 from .backends.base import BaseCache, abilities_of
 from .envelope import Envelope, opened
 from .flights import Deadline, Flights
@@ -419,8 +419,7 @@ def _after_fork() -> None:
         link.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 def new_token() -> str:

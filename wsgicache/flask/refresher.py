@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +13,8 @@ from weakref import WeakSet
 
 from flask import copy_current_request_context as in_this_request
 from flask import current_app, has_app_context, has_request_context
+
+from ..forks import in_child
 
 _MAX_THREADS: Final = 4
 
@@ -72,8 +73,7 @@ def _after_fork() -> None:
         refresher.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 def _in_context(work: Callable[[], Any]) -> Callable[[], Any]:

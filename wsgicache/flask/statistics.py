@@ -7,12 +7,12 @@ up, and whenever somebody asks.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ..forks import in_child
 from ..observe import Tally
 
 if TYPE_CHECKING:
@@ -134,5 +134,4 @@ def _after_fork() -> None:
         statistics.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

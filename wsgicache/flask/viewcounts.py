@@ -8,7 +8,6 @@ cache runs no code of the app that could see to it.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from flask import Flask, Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ
 
+from ..forks import in_child
 from ..key import split_key
 from ..observe import ByName, Tally
 from ..stores import Store
@@ -209,5 +209,4 @@ def _after_fork() -> None:
         counts.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

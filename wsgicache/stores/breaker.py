@@ -12,7 +12,6 @@ Only the trouble named in `trouble` opens it: a server that answers, if only to 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from ..forks import in_child
 from . import StoreError
 
 log: Final = logging.getLogger("wsgicache")
@@ -159,5 +159,4 @@ def _after_fork() -> None:
         breaker._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

@@ -17,7 +17,6 @@ import copy
 import json
 import logging
 import math
-import os
 import threading
 import time
 import weakref
@@ -28,6 +27,7 @@ import cachelib
 
 from ..codec import DecodeError, Keys, decode_mark, encode, encode_mark
 from ..entry import Stored
+from ..forks import in_child
 from ..journal import Mark, Purge, Snapshot, new_id
 from . import StoreError, StoreOptions
 from .breaker import Breaker
@@ -379,8 +379,7 @@ def _after_fork() -> None:
         store._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 def open_cachelib(url: str, options: StoreOptions) -> CachelibStore:

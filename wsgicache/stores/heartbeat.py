@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from ..forks import will_fork
 from ..journal import new_id
 from . import Store, StoreError
 from .rollcall import Post, announce, answer, has_roll
@@ -84,7 +85,9 @@ class Heartbeat:
     # --- the threads -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin, if nobody has in this process."""
+        """Begin, if nobody has in this process, and it is not one that others will be forked from."""
+        if will_fork():
+            return
         with self._lock:
             if self.started:
                 return

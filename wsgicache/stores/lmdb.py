@@ -25,6 +25,7 @@ import lmdb
 
 from ..codec import DecodeError, decode_mark, encode_parts
 from ..entry import Entry, Stored
+from ..forks import in_child
 from ..journal import Mark, Purge, Snapshot
 from ..options import read_bytes, read_positive
 from . import StoreError, StoreOptions
@@ -436,8 +437,7 @@ def _after_fork() -> None:
         family.lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 _Found = tuple[str, bytes, bytes, bytes, Stored | None]
 """A key, its name, its record, its body, and what is known to be decoded from them."""

@@ -17,7 +17,6 @@ The rules this file obeys:
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -26,6 +25,7 @@ from typing import Any, Final
 from pymemcache.client.hash import HashClient
 from pymemcache.exceptions import MemcacheUnexpectedCloseError
 
+from ..forks import in_child
 from . import StoreError
 from .breaker import Breaker
 
@@ -317,5 +317,4 @@ def _after_fork() -> None:
         servers._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

@@ -6,13 +6,13 @@ that it was decoded from. So it may forget anything at any time, and what is in 
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
 from ..entry import Stored
+from ..forks import in_child
 from .sieve import Sieve, Slot
 
 _SLOT_BYTES: Final = 500
@@ -122,5 +122,4 @@ def _after_fork() -> None:
         memo._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

@@ -7,7 +7,6 @@ exist cannot push out those that do.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -16,6 +15,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from ..entry import Entry, Stored
+from ..forks import in_child
 from ..journal import Journal, Mark, Purge, Snapshot
 from ..options import read_bytes
 from . import StoreOptions
@@ -276,8 +276,7 @@ def _after_fork() -> None:
         pool.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 def open_memory(url: str, options: StoreOptions) -> MemoryStore:

@@ -19,7 +19,6 @@ The rules this file obeys:
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..entry import Entry, Stored
+from ..forks import in_child
 from ..journal import Mark, Purge, PurgeIndex, Snapshot, Verdict
 from ..ready import Trust
 from . import Store
@@ -532,8 +532,7 @@ def _after_fork() -> None:
         heartbeat.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
 
 
 @atexit.register

@@ -15,7 +15,6 @@ The rules this file obeys:
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -26,6 +25,7 @@ from typing import Any, Final, TypeVar
 import redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
+from ..forks import in_child
 from . import StoreError
 from .breaker import Breaker, CircuitOpen
 from .redisscripts import Script
@@ -449,5 +449,4 @@ def _after_fork() -> None:
         link._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

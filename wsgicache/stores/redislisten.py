@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import redis
 
+from ..forks import in_child
 from . import StoreError
 from .redislink import Line, Link, RedisConnection
 
@@ -126,5 +126,4 @@ def _after_fork() -> None:
         ear.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)

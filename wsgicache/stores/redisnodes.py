@@ -6,7 +6,6 @@ retries by itself for longer than a request has. What is needed of it is small: 
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import redis
 
+from ..forks import in_child
 from . import StoreError
 from .breaker import Breaker
 from .redislink import Link
@@ -165,5 +165,4 @@ def _after_fork() -> None:
         nodes._after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_child(_after_fork)
