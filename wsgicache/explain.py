@@ -83,6 +83,10 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [f"{self.method} {self.url}: {'hit' if self.hit else 'no hit'}", ""]
+        return "\n".join([*lines, *(f"  {name:<12}{text}" for name, text in self.rows())])
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What there is to tell, each with its name; one without belongs to what is above it."""
         rows = [("decision", f"{self.reason.name} ({self.reason.section})")]
         rows.append(("", self.reason.sentence))
         rows.append(("rule", f"{self.rule or 'none'}, profile {self.profile}"))
@@ -105,7 +109,7 @@ class Explanation:
             rows.append(("last answer", f"{self.last_answer.name}: {self.last_answer.sentence}"))
         if self.remedy is not None and not self.hit:
             rows.append(("for a hit", self.remedy))
-        return "\n".join([*lines, *(f"  {name:<12}{text}" for name, text in rows)])
+        return rows
 
 
 def explain(engine: Engine, url: str, method: str, headers: Mapping[str, str]) -> Explanation:

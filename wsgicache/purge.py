@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from .entry import Entry
 from .follow import Follower
-from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict
+from .inventory import Inventory
+from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict, short
 from .key import group_target, parse_url, path_target, prefix_target, url_target
 from .stores import Store, StoreError
 from .stores.rollcall import settle
@@ -32,12 +33,18 @@ class Purged:
     """
 
     def __init__(
-        self, purges: tuple[Purge, ...], reached: Sequence[Reach], *, counted: int | None = None
+        self,
+        purges: tuple[Purge, ...],
+        reached: Sequence[Reach],
+        *,
+        counted: int | None = None,
+        forgotten: bool = False,
     ) -> None:
         self.purges: Final = purges
         self.mark: Final = reached[0].mark
         self._reached = reached
         self._counted = counted
+        self._forgotten = forgotten
 
     @property
     def matched(self) -> int | None:
@@ -45,7 +52,7 @@ class Purged:
 
         None where the store cannot tell, because it cannot list what it holds.
         """
-        if self._counted is None:
+        if self._counted is None and not self._forgotten:
             try:
                 self._counted = sum(1 for _ in self.entries())
             except NotImplementedError:
@@ -53,11 +60,13 @@ class Purged:
         return self._counted
 
     def entries(self) -> Iterator[Entry]:
-        """The entries that it reached, as long as the store has not yet let them go.
+        """The entries that it reached, as long as the store has not yet let them go; `clear` forgets at once.
 
         Raises:
             NotImplementedError: the store cannot list what it holds.
         """
+        if self._forgotten:
+            return
         for reach in self._reached:
             yield from self._entries(reach)
 
@@ -67,16 +76,32 @@ class Purged:
         snapshot = reach.store.purges_since(None)
         older = [record for record in snapshot.records if record.seq < first]
         older += [_record(purge, seq, mark) for purge, seq in zip(self.purges, reach.earlier, strict=False)]
-        before = _index(mark, older)
-        now = _index(mark, [_record(purge, mark.seq, mark) for purge in self.purges])
-        for stored in reach.store.scan():
-            if isinstance(stored, Entry) and stored.born.epoch == mark.epoch:
-                asked = (stored.born, stored.key, stored.terms.groups)
-                if now.verdict(*asked) is Verdict.HARD and before.verdict(*asked) is not Verdict.HARD:
-                    yield stored
+        yield from _reached(reach, self.purges, older)
 
     def __repr__(self) -> str:
         return f"Purged({', '.join(f'{p.kind.value} {p.target!r}' for p in self.purges)})"
+
+
+def _reached(reach: Reach, purges: Sequence[Purge], older: list[Record]) -> Iterator[Entry]:
+    """The entries that purges cover and older ones do not: of soft purges, not softly either."""
+    mark = reach.mark
+    before = _index(mark, older)
+    now = _index(mark, [_record(purge, mark.seq, mark) for purge in purges])
+    spares = {Verdict.HARD, Verdict.SOFT} if all([purge.soft for purge in purges]) else {Verdict.HARD}
+    for stored in reach.store.scan():
+        if isinstance(stored, Entry) and stored.born.epoch == mark.epoch:
+            asked = (stored.born, stored.key, stored.terms.groups)
+            if now.verdict(*asked) is Verdict.HARD and before.verdict(*asked) not in spares:
+                yield stored
+
+
+def _hardened(snapshot: Snapshot, purges: Sequence[Purge]) -> list[Record]:
+    """The records of a journal; those of the same purges, soft ones too, as hard: they were made before."""
+    same = {purge._replace(target=short(purge.target)) for purge in purges}
+    return [
+        record._replace(soft=False) if Purge(record.kind, record.target, record.soft) in same else record
+        for record in snapshot.records
+    ]
 
 
 def _record(purge: Purge, seq: int, mark: Mark) -> Record:
@@ -86,7 +111,7 @@ def _record(purge: Purge, seq: int, mark: Mark) -> Record:
 
 def _index(mark: Mark, records: list[Record]) -> PurgeIndex:
     index = PurgeIndex()
-    index.follow(Snapshot(mark, 0, sorted(records), whole=True))
+    index.follow(Snapshot(mark, 0, sorted(records, key=lambda record: record.seq), whole=True))
     return index
 
 
@@ -174,10 +199,41 @@ class Purges(ABC):
         if soft:
             return self._purge([Purge(Kind.ALL, "", soft=True)], wait)
         followers = self._followers()
-        counted = sum([_count(follower) for follower in followers])
+        counts = [_count(follower) for follower in followers]
         reached = [Reach(follower.store, follower.store.clear(), ()) for follower in followers]
         self._settle(wait)
-        return Purged((Purge(Kind.ALL, ""),), reached, counted=counted)
+        counted = sum([count or 0 for count in counts]) if None not in counts else None
+        return Purged((Purge(Kind.ALL, ""),), reached, counted=counted, forgotten=True)
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def inventory(self) -> Inventory:
+        """What the store holds, to look at."""
+        return Inventory(self._followers(), self._query_forms().forms, self._now())
+
+    def preview(
+        self,
+        *urls: str,
+        prefixes: Sequence[str] = (),
+        groups: Sequence[str] = (),
+        everything: bool = False,
+        soft: bool = False,
+    ) -> Iterator[Entry]:
+        """The entries that a purge of all these would reach now. Nothing is changed.
+
+        Raises:
+            NotImplementedError: the store cannot list what it holds.
+            ValueError: a text is neither a path nor an absolute URL.
+            StoreError: the store does not answer.
+        """
+        purges = [Purge(Kind.URL, target, soft) for url in urls for target in self._targets(url)]
+        purges += [Purge(Kind.PREFIX, prefix_target(prefix), soft) for prefix in prefixes]
+        purges += [Purge(Kind.GROUP, group_target(group), soft) for group in groups]
+        purges += [Purge(Kind.ALL, "", soft)] if everything else []
+        for follower in self._followers():
+            snapshot = follower.store.purges_since(None)
+            reach = Reach(follower.store, snapshot.mark._replace(seq=snapshot.mark.seq + 1), ())
+            yield from _reached(reach, purges, _hardened(snapshot, purges))
 
     def _targets(self, url: str) -> list[str]:
         """A URL's targets: each rule keys its query in a form of its own, which is what a purge must name.
@@ -211,8 +267,11 @@ class Purges(ABC):
             )
 
 
-def _count(follower: Follower) -> int:
-    """How many entries a store holds; what others share tells roughly, records of varying fields included."""
+def _count(follower: Follower) -> int | None:
+    """How many entries a store holds; what others share tells roughly, records of varying fields included.
+
+    None where it does not tell.
+    """
     if follower.shared:
-        return follower.store.stats().get("entries", 0)
+        return follower.store.stats().get("entries")
     return sum(1 for stored in follower.store.scan() if isinstance(stored, Entry))

@@ -18,7 +18,7 @@ LAYERS = {
     "1 core": [
         "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
-        "cookiepass", "hints", "routes",
+        "cookiepass", "hints", "routes", "sitemap",
     ],
     "2 stores": [
         "forks", "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
@@ -30,13 +30,17 @@ LAYERS = {
         "stores.lmdbpages", "stores.lmdbrecords", "stores.lmdbroom",
         "stores.near", "stores.copies", "stores.heartbeat", "stores.rollcall", "stores.steps",
         "stores.values", "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",
+        "stores.lookonly", "stores.advice", "stores.redisadvice", "stores.lmdbadvice",
+        "stores.memcachedadvice",
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "history",
-        "switches", "engine", "fill", "config", "explain", "purge",
+        "switches", "engine", "fill", "config", "explain", "purge", "inventory", "warm", "checks",
     ],
     "4 adapter": ["capture", "wsgi"],
-    "5 faces": ["admin", "admin.guard", "admin.endpoint", "cache", "client", "metrics", "paste"],
+    "5 faces": [
+        "admin", "admin.guard", "admin.endpoint", "cache", "client", "metrics", "paste", "proxy", "__main__",
+    ],
     "6 the front door and what tests need": [
         "__init__", "testing", "testing.apps", "testing.contract", "testing.requests", "testing.stores",
         "testing.shared",
@@ -66,6 +70,7 @@ OTHERS = "others: "
 
 LAZY = {
     ("flask", "_version"): "only who asks for the deprecated __version__ needs it",
+    ("cli", "cli.commands"): "who lacks the extra is told so before its packages are imported",
     ("options", "others: difflib"): "only a misspelt option needs it",
     ("cache", "metrics"): "only who is scraped needs prometheus-client",
     ("metrics", "others: opentelemetry.metrics"): "only who observes by it needs it",
@@ -82,7 +87,7 @@ EXTRAS = {
 """Packages that an extra brings, and the modules that need them, by how their names begin. `open_store`
 imports these where a URL asks for them."""
 
-FACES = ("flask",)
+FACES = ("flask", "cli")
 """Packages of layer 5: their modules need no entry each, and may need packages that are extras."""
 
 RANK = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules}

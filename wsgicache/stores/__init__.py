@@ -33,12 +33,14 @@ class StoreOptions:
         timeout: seconds that one call may take, connecting included (network stores).
         memo_bytes: what a process may keep decoded of a store that others share.
         signing_keys: keys that sign entries; the first signs, each of them verifies.
+        mend: delete what is read and cannot be understood; False for whoever only looks.
     """
 
     max_bytes: int = 64_000_000
     timeout: float = 0.05
     memo_bytes: int = 16_000_000
     signing_keys: tuple[bytes, ...] = ()
+    mend: bool = True
 
 
 @runtime_checkable

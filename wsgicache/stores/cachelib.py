@@ -78,6 +78,8 @@ class CachelibStore:
         self._cache: Final = adapted(cache)
         self._atomic: Final = is_atomic(cache)
         self._rooms: Final[dict[str, CachelibStore]] = {"": self}
+        self.mend = True
+        """Whether values that are no entries are deleted."""
         self._breaker = Breaker(f"cachelib:{type(cache).__name__}", (Exception,))
         self._furnish("", memo_bytes, signing_keys)
         _stores.add(self)
@@ -198,7 +200,8 @@ class CachelibStore:
         if stored is None:
             self._damaged += 1
             self._memo.forget(key)
-            self._ask("delete", name)
+            if self.mend:
+                self._ask("delete", name)
             return None
         self._memo.keep(key, name, raw, stored)
         return stored
@@ -393,6 +396,8 @@ def open_cachelib(url: str, options: StoreOptions) -> CachelibStore:
     """
     cache, name = open_cache(url)
     try:
-        return CachelibStore(cache, options.memo_bytes, options.signing_keys)
+        store = CachelibStore(cache, options.memo_bytes, options.signing_keys)
     except ValueError as error:
         raise ValueError(f"'cachelib:{name}': {error}") from None
+    store.mend = options.mend
+    return store

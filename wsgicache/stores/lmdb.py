@@ -29,6 +29,8 @@ from ..forks import in_child
 from ..journal import Mark, Purge, Snapshot
 from ..options import read_bytes, read_positive
 from . import StoreError, StoreOptions
+from .advice import Advice
+from .lmdbadvice import lmdb_advice
 from .lmdbentries import Work
 from .lmdbfile import File, shared_file
 from .lmdbhandle import SMALLEST, Handle, trouble_with
@@ -190,6 +192,8 @@ class LmdbStore(Room):
     def _forget_damaged(self, key: str, name: bytes, raw: bytes) -> None:
         self._family.damaged += 1
         self._memo.forget(key)
+        if not self._family.options.mend:
+            return
 
         def forget(work: Work) -> None:
             if work.transaction.get(name, db=work.handle.heads) == raw:
@@ -401,6 +405,15 @@ class LmdbStore(Room):
             "damaged": self._family.damaged,
             "file_bytes": size,
         }
+
+    @property
+    def directory(self) -> Path:
+        """Where the file is; made when the store is first used."""
+        return self._file.directory
+
+    def advice(self, largest: int) -> Iterable[Advice]:
+        """What the directory means for a cache; see `advice`."""
+        return lmdb_advice(self._file.directory, self._file.max_bytes, largest)
 
     def close(self) -> None:
         """Let go of the file; what others share stays."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ..codec import FORMAT, encode
@@ -19,6 +20,8 @@ from ..entry import Stored
 from ..journal import Mark, Purge, Snapshot
 from ..options import read_bytes, read_duration, read_positive
 from . import StoreError, StoreOptions, shown
+from .advice import Advice
+from .memcachedadvice import memcached_advice
 from .memcachedextras import Counters, Leases
 from .memcachedjournal import ServerJournal
 from .memcachedservers import Refused, Server, Servers, read_server
@@ -152,7 +155,8 @@ class MemcachedStore:
         if stored is None:
             self._damaged += 1
             self._memo.forget(key)
-            self._servers.of(name).call("delete", name)
+            if self._common.options.mend:
+                self._servers.of(name).call("delete", name)
             return None
         self._memo.keep(key, name, raw, stored)
         return stored
@@ -301,6 +305,10 @@ class MemcachedStore:
         told |= {"damaged": self._damaged, "memo_entries": len(self._memo), "memo_bytes": self._memo.bytes}
         return told
 
+    def advice(self, largest: int) -> Iterable[Advice]:
+        """What the servers' settings mean for a cache; see `advice`."""
+        return memcached_advice(self._servers, largest)
+
     def close(self) -> None:
         """Close this process's connections and forget what it had decoded."""
         self._servers.close()
@@ -338,11 +346,10 @@ def open_memcached(url: str, options: StoreOptions) -> MemcachedStore:
     rest, _, query = url.partition(":")[2].removeprefix("//").partition("?")
     given = url_options(f"memcached:?{query}", _OPTIONS)
     servers = [rest] if rest.startswith("/") and rest != "/" else rest.rstrip("/").split(",")
-    options = StoreOptions(
-        options.max_bytes,
-        given.get("timeout", options.timeout),
-        given.get("memo_bytes", options.memo_bytes),
-        options.signing_keys,
+    options = replace(
+        options,
+        timeout=given.get("timeout", options.timeout),
+        memo_bytes=given.get("memo_bytes", options.memo_bytes),
     )
     try:
         if "/" in rest.rstrip("/") and not rest.startswith("/"):

@@ -41,7 +41,9 @@ from ..codec import (
 from ..entry import Entry, Stored
 from ..journal import Mark, Purge, Record, Snapshot, new_id
 from . import StoreError, StoreOptions
+from .advice import Advice
 from .memo import Memo, MemoSlot
+from .redisadvice import redis_advice
 from .redislink import Demoted, Line, Link, Refused, is_closed
 from .redislisten import listen
 from .redisregister import ATTEND, ATTENDING
@@ -117,6 +119,8 @@ class RedisStore:
         """What this process has decoded of a key: no lock, no call into Python."""
         self.damaged = 0
         """Values that were no entries of ours, or not whole."""
+        self.mend = True
+        """Whether such values are deleted."""
         self._run: str | None = None
         self._seen: tuple[bytes, Mark | None] = _NOBODY
         self._name_keys(namespace, tag)
@@ -145,7 +149,7 @@ class RedisStore:
             known = self._rooms.get(namespace)
             if known is None:
                 known = type(self)(self.link, *self._given, namespace)
-                known._rooms, known._rooms_lock = self._rooms, self._rooms_lock
+                known._rooms, known._rooms_lock, known.mend = self._rooms, self._rooms_lock, self.mend
                 self._rooms[namespace] = known
             return known
 
@@ -237,6 +241,8 @@ class RedisStore:
     def _count_damaged(self, key: str, name: bytes, line: bytes) -> None:
         self.damaged += 1
         self._memo.forget(key)
+        if not self.mend:
+            return
         try:
             self._drop(self._prefix + name, 0, line)
         except StoreError:
@@ -516,6 +522,10 @@ class RedisStore:
             "circuits_opened": self.link.reading.opened + self.link.writing.opened,
         }
 
+    def advice(self, largest: int) -> Iterable[Advice]:
+        """What the server's settings mean for a cache; see `advice`."""
+        return redis_advice(self.link)
+
     def close(self) -> None:
         """Close the connections of this process and forget what is decoded."""
         self.link.close()
@@ -639,4 +649,6 @@ def open_redis(url: str, options: StoreOptions) -> RedisStore:
         ValueError: a mistake in the URL; the message says what and the remedy.
     """
     address = read_url(url, options)
-    return RedisStore(server_link(address), options.memo_bytes, options.signing_keys, address.journal)
+    store = RedisStore(server_link(address), options.memo_bytes, options.signing_keys, address.journal)
+    store.mend = options.mend
+    return store

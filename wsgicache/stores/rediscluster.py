@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 from zlib import crc32
 
@@ -18,8 +19,10 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from ..entry import Stored
 from ..journal import Mark, Purge, Snapshot
 from . import StoreError, StoreOptions, shown
+from .advice import Advice
 from .memo import Memo, MemoSlot
 from .redis import RedisStore
+from .redisadvice import redis_advice
 from .redislink import Line, Link
 from .redisnodes import Nodes
 from .redisscripts import Script
@@ -48,6 +51,7 @@ class Bucket(RedisStore):
             _Nowhere(nodes, self), options.memo_bytes, options.signing_keys, journal, namespace, tag, memo
         )
         self._nodes = nodes
+        self.mend = options.mend
         self.slot = key_slot(tag.encode("ascii"))
         nodes.place(self)
 
@@ -261,6 +265,14 @@ class ClusterStore:
             "memo_entries": len(self._memo),
             "memo_bytes": self._memo.bytes,
         }
+
+    def advice(self, largest: int) -> Iterator[Advice]:
+        """What the settings of each server mean for a cache; see `advice`."""
+        for part in self.parts:
+            part.mark_of("")  # so that its server is known
+        for link in {part.link.name: part.link for part in self.parts}.values():
+            for one in redis_advice(link):
+                yield replace(one, subject=f"{one.subject}, {link.name.rpartition('//')[2]}")
 
     def close(self) -> None:
         """Close the connections of this process and forget what is decoded."""

@@ -102,4 +102,7 @@ def open_sentinel(url: str, options: StoreOptions) -> SentinelStore:
         ValueError: a mistake in the URL; the message says what and the remedy.
     """
     address = read_url(url, options)
-    return SentinelStore(SentinelLink(address), options.memo_bytes, options.signing_keys, address.journal)
+    link = SentinelLink(address)
+    store = SentinelStore(link, options.memo_bytes, options.signing_keys, address.journal)
+    store.mend = options.mend
+    return store
