@@ -156,7 +156,7 @@ def break_fence(how):
     from wsgicache.stores.near import NearStore
 
     if how == "born late":  # as if it had been asked for when it was stored
-        keep = engine.Engine._keep
+        keep = engine.Engine.keep
 
         def late(self, entry, found, token):
             follower = found.follower
@@ -167,7 +167,7 @@ def break_fence(how):
             )  # fmt: skip
             return keep(self, entry, found, token)
 
-        engine.Engine._keep = late
+        engine.Engine.keep = late
     elif how == "nobody is told":  # what is armed stays so
         NearStore._tell = lambda self: None
     elif how == "never judged":

@@ -62,7 +62,71 @@ class Terms:
     rooms: weakref.WeakValueDictionary[str, NearStore | NearParts]
 
 
-class NearStore:
+class _Front:
+    """What stands in front of a store passes on as it is: of this there are no copies."""
+
+    shared: Final = True
+
+    def __init__(self, remote: Store, terms: Terms, heartbeat: Heartbeat, copies: Copies) -> None:
+        self.remote: Final = remote
+        self.peek: Final = copies.peek
+        self._terms = terms
+        self._heartbeat = heartbeat
+        self._copies = copies
+
+    def lease(self, key: str, seconds: float) -> int | None:
+        """See `Store.lease`."""
+        return self.remote.lease(key, seconds)
+
+    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
+        """See `Store.release`."""
+        self.remote.release(key, token, unstorable_for)
+
+    def get_meta(self, name: str) -> str | None:
+        """See `Store.get_meta`."""
+        return self.remote.get_meta(name)
+
+    def set_meta(self, name: str, value: str | None) -> None:
+        """See `Store.set_meta`."""
+        self.remote.set_meta(name, value)
+
+    def incr_many(self, deltas: Mapping[str, int]) -> None:
+        """See `Store.incr_many`."""
+        self.remote.incr_many(deltas)
+
+    def counters(self) -> Mapping[str, int]:
+        """See `Store.counters`."""
+        return self.remote.counters()
+
+    def scan(self, prefix: str = "") -> Iterator[Stored]:
+        """See `Store.scan`."""
+        return self.remote.scan(prefix)
+
+    def stats(self) -> Mapping[str, int]:
+        """What the store tells, and the copies of this process."""
+        return {**self.remote.stats(), **_near_stats(self._copies, self._terms, self._heartbeat)}
+
+    def namespaced(self, namespace: str) -> NearStore | NearParts:
+        """The part that belongs to a namespace: copies of its own, within one budget."""
+        if not namespace:
+            return self._whole()
+        inner = self.remote.namespaced(namespace)
+        with self._terms.pool.lock:
+            known = self._terms.rooms.get(namespace)
+            return _furnish(inner, self._terms, namespace) if known is None else known
+
+    def _whole(self) -> NearStore | NearParts:
+        assert isinstance(self, NearStore | NearParts)  # noqa: S101 - there are no others
+        return self
+
+    def close(self) -> None:
+        """Let go of the copies and of the store."""
+        self._heartbeat.stop()
+        self._copies.flush()
+        self.remote.close()
+
+
+class NearStore(_Front):
     """A store with one journal, and copies of what is in it. Made by `near_store`.
 
     Attributes:
@@ -71,15 +135,9 @@ class NearStore:
         trust: up to when copies may be used.
     """
 
-    shared: Final = True
-
     def __init__(self, remote: Store, terms: Terms, heartbeat: Heartbeat, copies: Copies) -> None:
-        self.remote: Final = remote
+        super().__init__(remote, terms, heartbeat, copies)
         self.trust: Final = Trust(_NEVER)
-        self.peek: Final = copies.peek
-        self._terms = terms
-        self._heartbeat = heartbeat
-        self._copies = copies
         self._clock, self._steady = terms.clock, terms.steady
         self._mark: Mark | None = None
         self._floor = 0
@@ -279,75 +337,25 @@ class NearStore:
             self.doubt()
         return mark
 
-    # --- what there are no copies of ---------------------------------------------------------------
-
-    def lease(self, key: str, seconds: float) -> int | None:
-        """See `Store.lease`."""
-        return self.remote.lease(key, seconds)
-
-    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
-        """See `Store.release`."""
-        self.remote.release(key, token, unstorable_for)
-
-    def get_meta(self, name: str) -> str | None:
-        """See `Store.get_meta`."""
-        return self.remote.get_meta(name)
-
-    def set_meta(self, name: str, value: str | None) -> None:
-        """See `Store.set_meta`."""
-        self.remote.set_meta(name, value)
-
-    def incr_many(self, deltas: Mapping[str, int]) -> None:
-        """See `Store.incr_many`."""
-        self.remote.incr_many(deltas)
-
-    def counters(self) -> Mapping[str, int]:
-        """See `Store.counters`."""
-        return self.remote.counters()
-
-    def scan(self, prefix: str = "") -> Iterator[Stored]:
-        """See `Store.scan`."""
-        return self.remote.scan(prefix)
-
-    def stats(self) -> Mapping[str, int]:
-        """What the store tells, and the copies of this process."""
-        return {**self.remote.stats(), **_near_stats(self._copies, self._terms, self._heartbeat)}
-
     # --- the whole ---------------------------------------------------------------------------------
-
-    def namespaced(self, namespace: str) -> NearStore | NearParts:
-        """The part that belongs to a namespace: copies of its own, within one budget."""
-        return _room(self, self.remote, self._terms, namespace)
 
     def settle(self, timeout: float | None = None) -> bool:
         """Return when every process that holds copies has followed the journal to here; see
         `wsgicache.stores.rollcall.settle`."""
         return _settle(self._heartbeat, [self], timeout)
 
-    def close(self) -> None:
-        """Let go of the copies and of the store."""
-        self._heartbeat.stop()
-        self._copies.flush()
-        self.remote.close()
 
-
-class NearParts:
+class NearParts(_Front):
     """A store with several journals, each key in one of them, and copies of what is in it.
 
     The parts share the copies, which `flush` forgets as a whole, and the heartbeat; each has a journal and
     trust of its own. Made by `near_store`.
     """
 
-    shared: Final = True
-
     def __init__(self, remote: Any, terms: Terms, heartbeat: Heartbeat, copies: Copies) -> None:
-        self.remote: Final[Store] = remote
+        super().__init__(remote, terms, heartbeat, copies)
         self.parts: Final = tuple([NearStore(part, terms, heartbeat, copies) for part in remote.parts])
         self.part_of: Final[Callable[[str], int]] = remote.part_of
-        self.peek: Final = copies.peek
-        self._terms = terms
-        self._heartbeat = heartbeat
-        self._copies = copies
 
     def _of(self, key: str) -> NearStore:
         return self.parts[self.part_of(key)]
@@ -396,56 +404,14 @@ class NearParts:
         """See `Store.purges_since`."""
         return self.remote.purges_since(mark)
 
-    def lease(self, key: str, seconds: float) -> int | None:
-        """See `Store.lease`."""
-        return self.remote.lease(key, seconds)
-
-    def release(self, key: str, token: int, unstorable_for: float = 0.0) -> None:
-        """See `Store.release`."""
-        self.remote.release(key, token, unstorable_for)
-
-    def get_meta(self, name: str) -> str | None:
-        """See `Store.get_meta`."""
-        return self.remote.get_meta(name)
-
-    def set_meta(self, name: str, value: str | None) -> None:
-        """See `Store.set_meta`."""
-        self.remote.set_meta(name, value)
-
-    def incr_many(self, deltas: Mapping[str, int]) -> None:
-        """See `Store.incr_many`."""
-        self.remote.incr_many(deltas)
-
-    def counters(self) -> Mapping[str, int]:
-        """See `Store.counters`."""
-        return self.remote.counters()
-
-    def scan(self, prefix: str = "") -> Iterator[Stored]:
-        """See `Store.scan`."""
-        return self.remote.scan(prefix)
-
-    def stats(self) -> Mapping[str, int]:
-        """What the store tells, and the copies of this process."""
-        return {**self.remote.stats(), **_near_stats(self._copies, self._terms, self._heartbeat)}
-
     def watch(self, moved: Callable[[], None]) -> None:
         """Have a bound method called whenever one of the journals was followed."""
         for part in self.parts:
             part.watch(moved)
 
-    def namespaced(self, namespace: str) -> NearStore | NearParts:
-        """The part that belongs to a namespace: copies of its own, within one budget."""
-        return _room(self, self.remote, self._terms, namespace)
-
     def settle(self, timeout: float | None = None) -> bool:
         """Return when every process that holds copies has followed all journals to here."""
         return _settle(self._heartbeat, self.parts, timeout)
-
-    def close(self) -> None:
-        """Let go of the copies and of the store."""
-        self._heartbeat.stop()
-        self._copies.flush()
-        self.remote.close()
 
 
 def near_store(
@@ -487,15 +453,6 @@ def _furnish(remote: Store, terms: Terms, namespace: str) -> NearStore | NearPar
     store = kind(remote, terms, heartbeat, Copies(terms.pool))
     terms.rooms[namespace] = store
     return store
-
-
-def _room(whole: NearStore | NearParts, remote: Store, terms: Terms, namespace: str) -> NearStore | NearParts:
-    if not namespace:
-        return whole
-    inner = remote.namespaced(namespace)
-    with terms.pool.lock:
-        known = terms.rooms.get(namespace)
-        return _furnish(inner, terms, namespace) if known is None else known
 
 
 def _settle(heartbeat: Heartbeat, parts: Sequence[NearStore], timeout: float | None) -> bool:
