@@ -25,6 +25,7 @@ LAYERS = {
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
         "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
         "stores.redissentinel",
+        "stores.redisvalues", "stores.redisjournal",
         "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
         "stores.lmdb", "stores.lmdbentries", "stores.lmdbfile", "stores.lmdbhandle", "stores.lmdbjournal",
         "stores.lmdbpages", "stores.lmdbrecords", "stores.lmdbroom",

@@ -12,8 +12,8 @@ from servers_redis import Server, empty
 
 from wsgicache.codec import DecodeError, encode
 from wsgicache.entry import Variants
-from wsgicache.stores.redis import read_value, write_value
 from wsgicache.stores.redisscripts import LINE
+from wsgicache.stores.redisvalues import read_value, write_value
 
 OTHER = "/other\0\0example.com\0http"
 

@@ -10,10 +10,7 @@ What is under `wsgicache:<namespace>:`, where the namespace is a hash:
     lease:<hash of the key>         as long as the lease
     <format>:<hash of the key>      an entry, as long as it may be kept
 
-A value begins with a line of `redisscripts.LINE` bytes: the epoch and the number of the mark that it was born
-at, the token that it was stored with, a random number, and how many bytes of text follow that lead from the
-entry's own key to the one it is stored under. No two stored values have the same line, so it is all that
-`confirm` reads.
+A value begins with a line that no other has (see `redisvalues`), so it is all that `confirm` reads.
 """
 
 from __future__ import annotations
@@ -24,66 +21,32 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import redis
-
-from ..codec import (
-    FORMAT,
-    HEADER,
-    DecodeError,
-    decode,
-    decode_mark,
-    decode_purge,
-    encode_mark,
-    encode_parts,
-    encode_purge,
-    wire_name,
-)
+from ..codec import HEADER, DecodeError, encode_mark, encode_parts, wire_name
 from ..entry import Entry, Stored
-from ..journal import Mark, Purge, Record, Snapshot, new_id
+from ..journal import Mark
 from . import StoreError, StoreOptions
 from .advice import Advice
 from .memo import Memo, MemoSlot
 from .redisadvice import redis_advice
-from .redislink import Demoted, Line, Link, Refused, is_closed
+from .redisjournal import RedisJournal, is_wrong_type
+from .redislink import Line, Link, Refused, is_closed
 from .redislisten import listen
 from .redisregister import ATTEND, ATTENDING
-from .redisscripts import (
-    APPEND,
-    CLEAR,
-    COUNT,
-    DROP,
-    LEASE,
-    LINE,
-    PAGE,
-    RELEASE,
-    SET_META,
-    SINCE,
-    STAND,
-    STORE,
-    Script,
-)
+from .redisscripts import COUNT, DROP, LEASE, LINE, RELEASE, SET_META, STORE
 from .redisstats import server_numbers
-from .redisurl import read_url, server_link
-
-JOURNAL: Final = 65536
-"""Targets that a journal remembers."""
+from .redisurl import JOURNAL, read_url, server_link
+from .redisvalues import LINE_FORM, decoded, encoded, found, read_value, suffix_of, write_value
 
 _LARGEST: Final = 1 << 29
 """Bytes that a server takes as one value."""
 
-_AT_ONCE: Final = 500
-"""Purges in one call: a script holds up all other clients of the server."""
-
 _COUNTERS_MS: Final = 30 * 86400 * 1000
 _SCAN: Final = 200
-_PASSES: Final = 8
 
-_LINE: Final = re.compile(rb"([0-9a-f]{1,16}) ([0-9]{1,19}|-) ([0-9]{1,16}) [0-9a-f]{16} ([0-9]{1,7}) *\n\Z")
 _EPOCH: Final = re.compile(r"[0-9a-f]{1,16}\Z")
-_NOBODY: Final = (b"", None)
 
 
-class RedisStore:
+class RedisStore(RedisJournal):
     """Entries in a Redis server that many processes and machines share.
 
     Args:
@@ -108,10 +71,9 @@ class RedisStore:
         tag: str = "",
         memo: Memo | None = None,
     ) -> None:
-        self.link = link
+        super().__init__(link, journal_limit, namespace, tag)
         self._given = memo_bytes, signing_keys, journal_limit
         self._keys = signing_keys
-        self._limit = journal_limit
         self._rooms: dict[str, RedisStore] = {namespace: self}
         self._rooms_lock = threading.Lock()
         self._memo = Memo(memo_bytes) if memo is None else memo
@@ -121,27 +83,6 @@ class RedisStore:
         """Values that were no entries of ours, or not whole."""
         self.mend = True
         """Whether such values are deleted."""
-        self._run: str | None = None
-        self._seen: tuple[bytes, Mark | None] = _NOBODY
-        self._name_keys(namespace, tag)
-
-    def _name_keys(self, namespace: str, tag: str) -> None:
-        tagged = f"{{{tag}}}:" if tag else ""
-        prefix = f"wsgicache:{tagged}{wire_name(namespace)[:16]}:".encode("ascii")
-        self._mark_key = prefix + b"mark"
-        self._journal_keys = (self._mark_key, prefix + b"order", prefix + b"records", prefix + b"nonces")
-        self._meta_key, self._counters_key = prefix + b"meta", prefix + b"counters"
-        self._tokens_key, self._lease_prefix = prefix + b"tokens", prefix + b"lease:"
-        self._touched = (*self._journal_keys[1:], self._meta_key, self._counters_key)
-        self._channel = prefix + b"events"
-        self._register_key = prefix + b"near"
-        self._prefix = prefix + b"%d:" % FORMAT
-        blank = b"*" * 32
-        request = b"".join(
-            _packed(b"GET", self._mark_key)
-            + _packed(b"GETRANGE", self._prefix + blank, b"0", b"%d" % (LINE - 1))
-        )
-        self._before, self._after = request.split(blank)
 
     def namespaced(self, namespace: str) -> RedisStore:
         """The part that belongs to a namespace, over the same connections."""
@@ -176,7 +117,7 @@ class RedisStore:
             if is_closed(error):
                 link.hang_up()
                 return self._confirm_carefully(slot)
-            if _is_wrong_type(error):
+            if is_wrong_type(error):
                 self._memo.forget(slot.key)
                 return None
             raise link.explained(error, link.reading) from error
@@ -222,7 +163,7 @@ class RedisStore:
 
     def _stored(self, key: str, name: bytes, raw: bytes, mark: Mark) -> Stored | None:
         line = raw[:LINE]
-        match = _LINE.match(line)
+        match = LINE_FORM.match(line)
         if match is not None and match[1] != mark.epoch.encode("ascii"):
             return None
         known = self._memo.recall(key, line)
@@ -250,10 +191,6 @@ class RedisStore:
 
     def _drop(self, name: bytes, position: int, piece: bytes) -> bool:
         return bool(self._script(DROP, (name,), position, piece))
-
-    def mark_of(self, key: str) -> Mark:
-        """The journal's mark; there is one journal."""
-        return self._mark_of(self._ask("MGET", self._mark_key)[0])
 
     def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
         """Store under a key; False where it was refused.
@@ -299,117 +236,13 @@ class RedisStore:
             return bool(self._ask("DEL", name))
         # Lengths and checksum, but no signature: that may have been made with a key that is gone.
         head, _ = encode_parts(only, self._keys)
-        return self._drop(name, LINE + len(_suffix(key, only)), head[: HEADER.size])
-
-    # --- the journal -------------------------------------------------------------------------------
-
-    def _mark_of(self, raw: bytes | None) -> Mark:
-        """The mark that was read. One that is missing, unreadable or behind what was seen begins an epoch."""
-        known, seen = self._seen
-        if raw == known and seen is not None:
-            return seen
-        if raw is None:
-            return self._stand()
-        try:
-            mark = decode_mark(raw)
-        except DecodeError:
-            return self._stand()
-        if seen is not None and mark.epoch == seen.epoch and mark.seq <= seen.seq:
-            return self._stand()
-        self._seen = raw, mark
-        return mark
-
-    def _stand(self) -> Mark:
-        return self._noted(self.link.ask(self._stood))
-
-    def _stood(self, line: Line) -> bytes:
-        seen = self._seen[1] or Mark("", 0, "")
-        raw: bytes = self._on_journal(line, STAND, *seen)
-        return raw
-
-    def _claim(self, line: Line) -> None:
-        """Before anything is read or written: on this server the journal is whole, or a new one."""
-        if line.run is not self._run:
-            self._noted(self._stood(line))
-
-    def _on_journal(self, line: Line, script: Script, *args: bytes | str | int | float) -> Any:
-        answer = line.run_script(
-            script, self._journal_keys, line.run, new_id(), new_id(), self._channel, *args
-        )  # fmt: skip
-        self._run = line.run
-        return answer
-
-    def _noted(self, raw: bytes) -> Mark:
-        mark = decode_mark(raw)
-        self._seen = raw, mark
-        return mark
-
-    def append(self, purges: Iterable[Purge], at: float) -> Mark:
-        """Write purges to the journal; in force when this returns, and raises where it is not."""
-        waiting = list(purges)
-        while True:
-            batch, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
-            lines = [piece for purge in batch for piece in (encode_purge(purge), new_id())]
-            mark = self._insist(APPEND, self._limit, repr(float(at)), *lines)
-            if not waiting:
-                return mark
+        return self._drop(name, LINE + len(suffix_of(key, only)), head[: HEADER.size])
 
     def clear(self) -> Mark:
         """Begin a new epoch. What was stored before is never found again, and goes when its time is over."""
-        mark = self._insist(CLEAR)
+        mark = super().clear()
         self._memo.clear()
         return mark
-
-    def _insist(self, script: Script, *args: bytes | str | int | float) -> Mark:
-        """Write to the journal, and once more where the server turns out to be the primary no more."""
-
-        def use(line: Line) -> bytes:
-            raw: bytes = self._on_journal(line, script, *args)
-            return raw
-
-        try:
-            raw = self.link.ask(use, writes=True, insist=True)
-        except Demoted:
-            raw = self.link.ask(use, writes=True, insist=True)
-        return self._noted(raw)
-
-    def purges_since(self, mark: Mark | None) -> Snapshot:
-        """What a follower of the journal that stands at `mark` is missing; one round trip per thousand."""
-        for _ in range(_PASSES):
-            snapshot = self._snapshot(mark)
-            if snapshot is not None:
-                return snapshot
-        raise StoreError(f"{self.link.name}: the journal is begun anew again and again")
-
-    def _page(self, follower: Mark, after: str) -> Any:
-        """A page of records. Who asks has just read a mark, or is about to purge: so it insists."""
-        return self.link.ask(lambda line: self._on_journal(line, SINCE, *follower, after), insist=True)
-
-    def _snapshot(self, mark: Mark | None) -> Snapshot | None:
-        """All pages of one epoch; None where another epoch began meanwhile."""
-        follower = mark or Mark("", 0, "")
-        after = ""
-        first: tuple[str, bool] | None = None
-        records: dict[Purge, Record] = {}
-        while True:
-            answer = self._page(follower, after)
-            (raw, floor, known), rest = answer[:3], answer[3:]
-            now = self._noted(raw)
-            first = first or (now.epoch, bool(known))
-            if now.epoch != first[0]:
-                return None
-            try:
-                for target, seq, fact in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
-                    record = _record(target, seq, fact)
-                    purge = Purge(record.kind, record.target, record.soft)
-                    records.pop(purge, None)
-                    records[purge] = record
-            except DecodeError:
-                self.clear()
-                return None
-            if len(rest) < 3 * PAGE:
-                return Snapshot(now, int(floor), list(records.values()), whole=not first[1])
-            after = rest[-2].decode("ascii")
 
     # --- leases, texts, counters -------------------------------------------------------------------
 
@@ -427,24 +260,24 @@ class RedisStore:
 
     def get_meta(self, name: str) -> str | None:
         """A text that is kept beside the journal."""
-        raw = self._ask("HGET", self._meta_key, _encoded(name), spoilt=self._meta_key)
-        return None if raw is None else _decoded(raw)
+        raw = self._ask("HGET", self._meta_key, encoded(name), spoilt=self._meta_key)
+        return None if raw is None else decoded(raw)
 
     def set_meta(self, name: str, value: str | None) -> None:
         """Keep a text beside the journal, or forget it; those who listen are told."""
-        args = [_encoded(name)] if value is None else [_encoded(name), _encoded(value)]
+        args = [encoded(name)] if value is None else [encoded(name), encoded(value)]
         self._script(SET_META, (self._meta_key,), self._channel, *args, writes=True, insist=True)
 
     def incr_many(self, deltas: Mapping[str, int]) -> None:
         """Add to counters that all processes share."""
         if deltas:
-            args = [piece for name, delta in deltas.items() for piece in (_encoded(name), delta)]
+            args = [piece for name, delta in deltas.items() for piece in (encoded(name), delta)]
             self._script(COUNT, (self._counters_key,), _COUNTERS_MS, *args, writes=True)
 
     def counters(self) -> Mapping[str, int]:
         """The counters that were added to."""
         flat = self._ask("HGETALL", self._counters_key, spoilt=self._counters_key) or []
-        return {_decoded(name): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+        return {decoded(name): int(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
 
     # --- messages ----------------------------------------------------------------------------------
 
@@ -473,7 +306,7 @@ class RedisStore:
 
     def publish(self, payload: str) -> int:
         """Send a short text to all who listen; how many there were."""
-        return int(self._ask("PUBLISH", self._channel, _encoded(payload)))
+        return int(self._ask("PUBLISH", self._channel, encoded(payload)))
 
     def attend(self, who: str, seconds: float) -> None:
         """Stand in the register of those who hold copies, for so long from now; 0 leaves it."""
@@ -482,7 +315,7 @@ class RedisStore:
 
     def attending(self) -> Sequence[str]:
         """Who stands in the register; nobody, where it cannot be known to be complete."""
-        return [_decoded(who) for who in self._script(ATTENDING, (self._register_key,))]
+        return [decoded(who) for who in self._script(ATTENDING, (self._register_key,))]
 
     # --- for people --------------------------------------------------------------------------------
 
@@ -499,9 +332,9 @@ class RedisStore:
             given.update(new)
             values = self._ask("MGET", *new) if new else []
             for raw in values:
-                found = _found(raw, self._keys, epoch)
-                if found is not None and found[0].startswith(prefix):
-                    yield found[1]
+                known = found(raw, self._keys, epoch)
+                if known is not None and known[0].startswith(prefix):
+                    yield known[1]
             if cursor == b"0":
                 return
 
@@ -531,112 +364,9 @@ class RedisStore:
         self.link.close()
         self._memo.clear()
 
-    # --- asking ------------------------------------------------------------------------------------
-
-    def _ask(self, *command: bytes | str | int | float, spoilt: bytes | None = None) -> Any:
-        """One command that reads, or deletes. `spoilt` is deleted where it holds what is none of ours."""
-
-        def use(line: Line) -> Any:
-            self._claim(line)
-            try:
-                return line.ask(*command)
-            except redis.ResponseError as error:  # the whole answer, so the line is in order
-                if spoilt is None or not _is_wrong_type(error):
-                    raise
-            line.ask("DEL", spoilt)
-            return None
-
-        return self.link.ask(use)
-
-    def _script(
-        self,
-        script: Script,
-        keys: Sequence[bytes],
-        *args: bytes | str | int | float,
-        writes: bool = False,
-        insist: bool = False,
-    ) -> Any:
-        def use(line: Line) -> Any:
-            self._claim(line)
-            return line.run_script(script, keys, *args)
-
-        return self.link.ask(use, writes=writes, insist=insist)
-
-
-# --- the stored form -------------------------------------------------------------------------------
-
-
-def write_value(
-    key: str, stored: Stored, epoch: str, seq: str, token: int, signing_keys: tuple[bytes, ...] = ()
-) -> tuple[bytes, bytes]:
-    """The line of a value, and the value with it."""
-    suffix = _suffix(key, stored)
-    line = f"{epoch} {seq} {token} {new_id()} {len(suffix)}".ljust(LINE - 1).encode("ascii") + b"\n"
-    return line, b"".join((line, suffix, *encode_parts(stored, signing_keys)))
-
-
-def _suffix(key: str, stored: Stored) -> bytes:
-    """What leads from the entry's own key to that of a variant; nothing to another, which is then a miss."""
-    return _encoded(key[len(stored.key) :]) if key.startswith(stored.key) else b""
-
-
-def read_value(raw: bytes, signing_keys: tuple[bytes, ...] = ()) -> tuple[str, Stored]:
-    """The key that a value was stored under, and what was stored.
-
-    Raises:
-        DecodeError: anything at all is wrong with it.
-    """
-    match = _LINE.match(raw[:LINE])
-    if match is None:
-        raise DecodeError("not a line of ours")
-    end = LINE + int(match[4])
-    stored = decode(raw[end:], signing_keys)
-    try:
-        key = stored.key + raw[LINE:end].decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise DecodeError("not text") from error
-    if isinstance(stored, Entry) and encode_mark(stored.born).split(b" ")[:2] != [match[1], match[2]]:
-        raise DecodeError("the line is of another entry")
-    return key, stored
-
-
-def _found(raw: bytes | None, signing_keys: tuple[bytes, ...], epoch: str) -> tuple[str, Stored] | None:
-    """What a scan came upon: nothing where it is of another epoch, damaged, or gone."""
-    if raw is None or not raw.startswith(epoch.encode("ascii") + b" "):
-        return None
-    try:
-        return read_value(raw, signing_keys)
-    except DecodeError:
-        return None
-
-
-def _record(target: bytes, seq: bytes, fact: bytes | None) -> Record:
-    try:
-        at, nonce = (fact or b"").decode("ascii").split(" ")
-        return Record(int(seq), *decode_purge(target), float(at), nonce)
-    except ValueError as error:
-        raise DecodeError("not a record") from error
-
-
-def _is_wrong_type(error: BaseException) -> bool:
-    return isinstance(error, redis.ResponseError) and str(error).startswith("WRONGTYPE")
-
 
 def _milliseconds(seconds: float) -> int:
     return max(1, int(seconds * 1000))
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _decoded(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
-
-
-def _packed(*words: bytes) -> list[bytes]:
-    """A command as it is sent."""
-    return [b"*%d\r\n" % len(words), *[b"$%d\r\n%s\r\n" % (len(word), word) for word in words]]
 
 
 # --- opening ---------------------------------------------------------------------------------------

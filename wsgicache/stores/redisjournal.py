@@ -1,0 +1,211 @@
+"""The purge journal of one namespace in a Redis server, and the asking that all of a store has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import redis
+
+from ..codec import FORMAT, DecodeError, decode_mark, decode_purge, encode_purge, wire_name
+from ..journal import Mark, Purge, Record, Snapshot, new_id
+from . import StoreError
+from .redislink import Demoted, Line, Link
+from .redisscripts import APPEND, CLEAR, LINE, PAGE, SINCE, STAND, Script
+from .redisvalues import packed
+
+_AT_ONCE: Final = 500
+"""Purges in one call: a script holds up all other clients of the server."""
+
+_PASSES: Final = 8
+_NOBODY: Final = (b"", None)
+
+
+class RedisJournal:
+    """What is under the names of one namespace, and where its journal stands, as this process knows it.
+
+    Args:
+        link: the connections.
+        limit: targets whose purges are remembered one by one; what was dropped is a miss.
+        namespace: whose journal.
+        tag: the hash tag that all keys carry, in a Cluster.
+    """
+
+    def __init__(self, link: Link, limit: int, namespace: str, tag: str) -> None:
+        self.link = link
+        self._limit = limit
+        self._run: str | None = None
+        self._seen: tuple[bytes, Mark | None] = _NOBODY
+        self._name_keys(namespace, tag)
+
+    def _name_keys(self, namespace: str, tag: str) -> None:
+        tagged = f"{{{tag}}}:" if tag else ""
+        prefix = f"wsgicache:{tagged}{wire_name(namespace)[:16]}:".encode("ascii")
+        self._mark_key = prefix + b"mark"
+        self._journal_keys = (self._mark_key, prefix + b"order", prefix + b"records", prefix + b"nonces")
+        self._meta_key, self._counters_key = prefix + b"meta", prefix + b"counters"
+        self._tokens_key, self._lease_prefix = prefix + b"tokens", prefix + b"lease:"
+        self._touched = (*self._journal_keys[1:], self._meta_key, self._counters_key)
+        self._channel = prefix + b"events"
+        self._register_key = prefix + b"near"
+        self._prefix = prefix + b"%d:" % FORMAT
+        blank = b"*" * 32
+        request = b"".join(
+            packed(b"GET", self._mark_key)
+            + packed(b"GETRANGE", self._prefix + blank, b"0", b"%d" % (LINE - 1))
+        )
+        self._before, self._after = request.split(blank)
+
+    def mark_of(self, key: str) -> Mark:
+        """The journal's mark; there is one journal."""
+        return self._mark_of(self._ask("MGET", self._mark_key)[0])
+
+    def _mark_of(self, raw: bytes | None) -> Mark:
+        """The mark that was read. One that is missing, unreadable or behind what was seen begins an epoch."""
+        known, seen = self._seen
+        if raw == known and seen is not None:
+            return seen
+        if raw is None:
+            return self._stand()
+        try:
+            mark = decode_mark(raw)
+        except DecodeError:
+            return self._stand()
+        if seen is not None and mark.epoch == seen.epoch and mark.seq <= seen.seq:
+            return self._stand()
+        self._seen = raw, mark
+        return mark
+
+    def _stand(self) -> Mark:
+        return self._noted(self.link.ask(self._stood))
+
+    def _stood(self, line: Line) -> bytes:
+        seen = self._seen[1] or Mark("", 0, "")
+        raw: bytes = self._on_journal(line, STAND, *seen)
+        return raw
+
+    def _claim(self, line: Line) -> None:
+        """Before anything is read or written: on this server the journal is whole, or a new one."""
+        if line.run is not self._run:
+            self._noted(self._stood(line))
+
+    def _on_journal(self, line: Line, script: Script, *args: bytes | str | int | float) -> Any:
+        answer = line.run_script(
+            script, self._journal_keys, line.run, new_id(), new_id(), self._channel, *args
+        )  # fmt: skip
+        self._run = line.run
+        return answer
+
+    def _noted(self, raw: bytes) -> Mark:
+        mark = decode_mark(raw)
+        self._seen = raw, mark
+        return mark
+
+    def append(self, purges: Iterable[Purge], at: float) -> Mark:
+        """Write purges to the journal; in force when this returns, and raises where it is not."""
+        waiting = list(purges)
+        while True:
+            batch, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
+            lines = [piece for purge in batch for piece in (encode_purge(purge), new_id())]
+            mark = self._insist(APPEND, self._limit, repr(float(at)), *lines)
+            if not waiting:
+                return mark
+
+    def clear(self) -> Mark:
+        """Begin a new epoch."""
+        return self._insist(CLEAR)
+
+    def _insist(self, script: Script, *args: bytes | str | int | float) -> Mark:
+        """Write to the journal, and once more where the server turns out to be the primary no more."""
+
+        def use(line: Line) -> bytes:
+            raw: bytes = self._on_journal(line, script, *args)
+            return raw
+
+        try:
+            raw = self.link.ask(use, writes=True, insist=True)
+        except Demoted:
+            raw = self.link.ask(use, writes=True, insist=True)
+        return self._noted(raw)
+
+    def purges_since(self, mark: Mark | None) -> Snapshot:
+        """What a follower of the journal that stands at `mark` is missing; one round trip per thousand."""
+        for _ in range(_PASSES):
+            snapshot = self._snapshot(mark)
+            if snapshot is not None:
+                return snapshot
+        raise StoreError(f"{self.link.name}: the journal is begun anew again and again")
+
+    def _page(self, follower: Mark, after: str) -> Any:
+        """A page of records. Who asks has just read a mark, or is about to purge: so it insists."""
+        return self.link.ask(lambda line: self._on_journal(line, SINCE, *follower, after), insist=True)
+
+    def _snapshot(self, mark: Mark | None) -> Snapshot | None:
+        """All pages of one epoch; None where another epoch began meanwhile."""
+        follower = mark or Mark("", 0, "")
+        after = ""
+        first: tuple[str, bool] | None = None
+        records: dict[Purge, Record] = {}
+        while True:
+            answer = self._page(follower, after)
+            (raw, floor, known), rest = answer[:3], answer[3:]
+            now = self._noted(raw)
+            first = first or (now.epoch, bool(known))
+            if now.epoch != first[0]:
+                return None
+            try:
+                for target, seq, fact in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+                    record = _record(target, seq, fact)
+                    purge = Purge(record.kind, record.target, record.soft)
+                    records.pop(purge, None)
+                    records[purge] = record
+            except DecodeError:
+                self.clear()
+                return None
+            if len(rest) < 3 * PAGE:
+                return Snapshot(now, int(floor), list(records.values()), whole=not first[1])
+            after = rest[-2].decode("ascii")
+
+    # --- asking ------------------------------------------------------------------------------------
+
+    def _ask(self, *command: bytes | str | int | float, spoilt: bytes | None = None) -> Any:
+        """One command that reads, or deletes. `spoilt` is deleted where it holds what is none of ours."""
+
+        def use(line: Line) -> Any:
+            self._claim(line)
+            try:
+                return line.ask(*command)
+            except redis.ResponseError as error:  # the whole answer, so the line is in order
+                if spoilt is None or not is_wrong_type(error):
+                    raise
+            line.ask("DEL", spoilt)
+            return None
+
+        return self.link.ask(use)
+
+    def _script(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        *args: bytes | str | int | float,
+        writes: bool = False,
+        insist: bool = False,
+    ) -> Any:
+        def use(line: Line) -> Any:
+            self._claim(line)
+            return line.run_script(script, keys, *args)
+
+        return self.link.ask(use, writes=writes, insist=insist)
+
+
+def _record(target: bytes, seq: bytes, fact: bytes | None) -> Record:
+    try:
+        at, nonce = (fact or b"").decode("ascii").split(" ")
+        return Record(int(seq), *decode_purge(target), float(at), nonce)
+    except ValueError as error:
+        raise DecodeError("not a record") from error
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Whether a key holds what is none of ours."""
+    return isinstance(error, redis.ResponseError) and str(error).startswith("WRONGTYPE")
