@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import io
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter, sleep
 from typing import Any, Final
 
 from .answer import answer
@@ -23,25 +21,22 @@ from .capture import (
     bodiless,
     for_client,
 )
-from .collapse import LEAD, Boarding, Flight, State
+from .collapse import Boarding, Flight
 from .engine import Engine, Found
 from .entry import Entry, Headers
-from .facts import CERTIFICATES, CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
-from .fill import Fill, stale_usable
+from .environs import SAYS_NOTHING, changed, changes_for, refresh_environ
+from .facts import CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
+from .fill import Fill
 from .forks import check as check_for_fork
 from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
-from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
-from .leases import pauses
 from .outcome import Outcome, Reason
-from .policy import Admission, invalidates, is_unsafe, judge, request_directives
+from .policy import Admission, invalidates, is_unsafe, request_directives
+from .queueing import Queue, groups_of
 from .ready import AGES, HIT_LINES
 
 _STORE_DOWN: Final[Reason] = Reason.STORE_DOWN
 """The member by itself: to read it from its enum costs as much as a call."""
-
-_MAX_ROUNDS: Final = 4
-"""How often a request may find that the flight it waited for is of no use to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +61,7 @@ class Middleware:
         self.app = app
         self.engine = engine
         settings = engine.settings
+        self._queue = Queue(engine)
         self._enabled = settings.enabled
         # Any, because the hit path must not pay for telling mypy what an armed slot always has.
         self._peek: Any = engine.peek
@@ -149,7 +145,7 @@ class Middleware:
             besides: what else may be there.
         """
         for name in self._unusual & environ.keys():
-            says_nothing = _SAYS_NOTHING.get(name)
+            says_nothing = SAYS_NOTHING.get(name)
             if name in besides:
                 continue
             if says_nothing is None or not says_nothing(environ[name], environ):
@@ -323,7 +319,7 @@ class Middleware:
         if admission.facts.method != "HEAD" or found.entry is None or visitor:
             return self._watch(environ, start_response, outcome)
         try:
-            seen = _changed(environ, {**_changes(environ, admission), "REQUEST_METHOD": "HEAD"})
+            seen = changed(environ, {**changes_for(environ, admission), "REQUEST_METHOD": "HEAD"})
             admission.unstorable = None  # what is judged now is the stored GET
             lesson = Fill(self.engine, admission, found, None, hints)
         except Exception as error:
@@ -411,7 +407,7 @@ class Middleware:
         if admission.plan.profile.obey_request and self._only_if_cached(admission):
             return self._gateway_timeout(start_response, admission)
         try:
-            found, shared, flight, detail = self._queue(admission, found)
+            found, shared, flight, detail = self._queue.take(admission, found)
             if shared is None and not found.reason.is_hit:
                 fill = self._new_fill(admission, found, flight, hints)
                 fill.outcome.detail = detail
@@ -426,71 +422,6 @@ class Middleware:
             return self._watch(environ, start_response, outcome)
         return self._run(environ, start_response, fill)
 
-    def _queue(
-        self, admission: Admission, found: Found
-    ) -> tuple[Found, Entry | None, Flight | None, Reason | None]:
-        """Wait behind those who ask for the same page, until there is an answer or it is our turn.
-
-        Returns the last look-up, the entry to share if there is one, the flight to lead if there is one,
-        and a reason that says more.
-        """
-        shared, deadline = self.engine.shared, 0.0
-        for _ in range(_MAX_ROUNDS):
-            boarding, flight, detail = self._board(admission, found)
-            if flight is None or (boarding is LEAD and not shared):
-                return found, None, flight, detail
-            deadline = deadline or perf_counter() + self.engine.settings.wait_timeout
-            if boarding is LEAD:
-                return self._queue_elsewhere(admission, found, flight, deadline)
-            state = self.engine.collapse.wait(flight, max(0.0, deadline - perf_counter()))
-            if state is State.LANDED and self._may_share(admission, flight.entry):
-                return found, flight.entry, None, None
-            if state is State.STALE and stale_usable(self.engine, found):
-                return found, found.entry, None, Reason.HIT_STALE_IF_ERROR
-            if state is State.RELEASED:
-                return found, None, None, Reason.MISS_MARKER
-            if perf_counter() >= deadline:
-                return found, None, None, Reason.COLLAPSE_TIMEOUT
-            found = self.engine.look_up(admission)
-            if found.reason.is_hit:
-                break
-            if state is State.LANDED and found.key == flight.key:
-                return found, None, None, None  # stored, but fit for nobody else: all go at once
-        return found, None, None, None
-
-    def _queue_elsewhere(
-        self, admission: Admission, found: Found, flight: Flight, deadline: float
-    ) -> tuple[Found, Entry | None, Flight | None, Reason | None]:
-        """Wait behind the other processes that share the store; those of this one wait for our flight.
-
-        Returns what `_queue` returns.
-        """
-        engine = self.engine
-        try:
-            for pause in pauses():
-                token = engine.leases.take(flight, found.follower.store)
-                newest = engine.look_up(admission)  # between the last look and the lease it may have come
-                if newest.reason is Reason.HIT and newest.entry is not None:
-                    engine.land(flight, newest.entry)
-                    return found, newest.entry, None, None
-                if newest.reason.is_hit:
-                    engine.fail(flight)
-                    return newest, None, None, None
-                if newest.reason is not Reason.STORE_DOWN:
-                    found = newest
-                if token == 0:
-                    engine.release(flight, marked=False)
-                    return found, None, None, Reason.MISS_MARKER
-                if token is not None:
-                    return found, None, flight, None
-                if perf_counter() >= deadline:
-                    return found, None, flight, Reason.COLLAPSE_TIMEOUT
-                sleep(pause)
-        except BaseException:
-            engine.fail(flight)
-            raise
-        raise AssertionError("pauses never end")
-
     def _new_fill(self, admission: Admission, found: Found, flight: Flight | None, hints: Hints) -> Fill:
         try:
             return Fill(self.engine, admission, found, flight, hints)
@@ -498,27 +429,6 @@ class Middleware:
             if flight is not None:
                 self.engine.fail(flight)
             raise
-
-    def _board(self, admission: Admission, found: Found) -> tuple[Boarding, Flight | None, Reason | None]:
-        """Lead, follow, or go alone, and why."""
-        engine, key = self.engine, admission.key
-        if admission.personal is not None or found.mark is None:
-            return Boarding.ALONE, None, None
-        if engine.markers.has(key, found.now):
-            return Boarding.ALONE, None, Reason.MISS_MARKER
-        boarding, flight = engine.collapse.board(
-            found.key,
-            found.mark,
-            lambda born: engine.covered(key, _groups_of(found))(born),
-            may_lead=not admission.cookies.lookup_only,
-        )
-        return boarding, flight, None if flight is not None else _DETAILS.get(boarding)
-
-    def _may_share(self, admission: Admission, entry: Entry | None) -> bool:
-        """Whether a follower could have had the leader's entry from the store (house rule 13)."""
-        if entry is None:
-            return False
-        return judge(admission, entry, self.engine.verdict(entry), self._clock.wall()) is Reason.HIT
 
     def _share(
         self,
@@ -562,14 +472,14 @@ class Middleware:
         credentials are the app's to see, and its conditionals the app's to judge.
         """
         admission = fill.admission
-        changes = _changes(environ, admission)
+        changes = changes_for(environ, admission)
         if admission.personal is None and not admission.cookies.lookup_only:
             if admission.facts.conditional:
                 fill.stripped = True
                 changes.update(dict.fromkeys(CONDITIONALS))
             if fill.found.entry is not None:
                 changes.update(fill.validators())
-        return _changed(environ, changes)
+        return changed(environ, changes)
 
     # --- refresh -----------------------------------------------------------------------------------
 
@@ -609,7 +519,7 @@ class Middleware:
         found = engine.look_up(admission)
         if found.reason is Reason.HIT or found.mark is None:
             return True
-        covered = engine.covered(admission.key, _groups_of(found))
+        covered = engine.covered(admission.key, groups_of(found))
         boarding, flight = engine.collapse.board(found.key, found.mark, covered)
         if boarding is not Boarding.LEAD or flight is None:
             return True
@@ -637,39 +547,6 @@ class Middleware:
         return settled is not None and settled.token == "stored"
 
 
-def _is_empty(value: Any, environ: Environ) -> bool:
-    return not value
-
-
-def _is_port(value: str, environ: Environ) -> bool:
-    host: str = environ["HTTP_HOST"]
-    if ":" in host.rpartition("]")[2]:
-        return host.endswith(f":{value}")
-    return value == ("443" if environ["wsgi.url_scheme"] == "https" else "80")
-
-
-_SAYS_NOTHING: Final[Mapping[str, Callable[[Any, Environ], bool]]] = {
-    "HTTP_X_FORWARDED_HOST": lambda value, environ: bool(value == environ["HTTP_HOST"]),
-    "HTTP_X_FORWARDED_PORT": _is_port,
-    "HTTP_X_FORWARDED_SCHEME": lambda value, environ: bool(value == environ["wsgi.url_scheme"]),
-    "HTTP_X_FORWARDED_PREFIX": lambda value, environ: bool(value == environ.get("SCRIPT_NAME", "")),
-    "SSL_CLIENT_VERIFY": lambda value, environ: value != "SUCCESS",
-    **dict.fromkeys(("REMOTE_USER", *CERTIFICATES, IGNORE), _is_empty),
-}
-"""Unusual environ keys that may well be there, and when they tell the cache nothing: they agree with what
-the app sees anyway (house rule 10), or are empty."""
-
-_DETAILS: Final = {
-    Boarding.NESTED: Reason.BYPASS_NESTED,
-    Boarding.OVERFLOW: Reason.COLLAPSE_OVERFLOW,
-}
-
-
-def _groups_of(found: Found) -> Sequence[str]:
-    """The groups that an answer will probably carry: those of the entry that it is to replace."""
-    return () if found.entry is None else found.entry.terms.groups
-
-
 def _peek_nothing(key: str) -> None:
     """The hit path's look-up over a store that holds nothing in this process."""
 
@@ -679,108 +556,3 @@ def _refuse_nothing(status: str, headers: list[Header], exc_info: Any = None) ->
     if exc_info is not None:
         raise exc_info[1].with_traceback(exc_info[2])
     return lambda data: None
-
-
-def _changes(environ: Mapping[str, Any], admission: Admission) -> dict[str, str | None]:
-    """What is taken out of an environ, or brought to its normal form, because the key leaves it out."""
-    changes: dict[str, str | None] = {}
-    facts, plan = admission.facts, admission.plan
-    if facts.method == "HEAD":
-        changes["REQUEST_METHOD"] = "GET"
-    if facts.cookie is not None and admission.cookies.seen != facts.cookie:
-        changes["HTTP_COOKIE"] = admission.cookies.seen
-    plain = plan.profile.normalise_target
-    if plain and facts.host != admission.host and "HTTP_HOST" in environ:
-        changes["HTTP_HOST"] = admission.host
-    if admission.seen_query != facts.query:
-        changes["QUERY_STRING"] = admission.seen_query
-    if facts.raw is not None and facts.raw != facts.path and (plain or admission.seen_query != facts.query):
-        changes.update(_seen_targets(environ, admission))
-    for name, normalise in plan.normal_forms:
-        given = environ.get(name)
-        normal = normalise(given)
-        if normal != given:
-            changes[name] = normal
-    return changes
-
-
-def _changed(environ: Environ, changes: Mapping[str, str | None]) -> Environ:
-    """A copy of an environ with some values changed and those that are None taken out.
-
-    Always a copy: varying values are read from the given one after the call, and the app may change its own.
-    """
-    seen = environ.copy()
-    for name, value in changes.items():
-        if value is None:
-            seen.pop(name, None)
-        else:
-            seen[name] = value
-    return seen
-
-
-def _seen_targets(environ: Mapping[str, Any], admission: Admission) -> dict[str, str | None]:
-    """The raw request target without what the key leaves out: ignored parameters, other spellings."""
-    facts, query = admission.facts, admission.seen_query
-    spelled_out = bool(raw_extra(facts.raw, facts.path, facts.query))  # then the key tells it apart
-    if spelled_out and query == facts.query:
-        return {}
-    plain = admission.plan.profile.normalise_target and not spelled_out
-    return {
-        name: plain_target(facts.path, query) if plain else _with_query(environ[name], query)
-        for name in ("RAW_URI", "REQUEST_URI")
-        if name in environ
-    }
-
-
-def _with_query(target: str, query: str) -> str:
-    path = target.partition("?")[0]
-    return f"{path}?{query}" if query else path
-
-
-_REFRESH_KEEPS: Final = (
-    "SERVER_NAME",
-    "SERVER_PORT",
-    "SERVER_PROTOCOL",
-    "SERVER_SOFTWARE",
-    "SCRIPT_NAME",
-    "PATH_INFO",
-    "HTTP_HOST",
-    "RAW_URI",
-    "REQUEST_URI",
-    "HTTP_X_FORWARDED_PROTO",
-    "wsgi.version",
-    "wsgi.url_scheme",
-    "wsgi.errors",
-    "wsgi.multithread",
-    "wsgi.multiprocess",
-    "wsgi.run_once",
-)
-
-
-def refresh_environ(environ: Mapping[str, Any], admission: Admission, found: Found) -> Environ | None:
-    """An environ that holds exactly the key's inputs, for a request that no visitor makes (WSG-05).
-
-    None where they cannot be reproduced.
-    """
-    entry = found.entry
-    if entry is None or "\x02" in admission.facts.forwarded:
-        return None
-    clean: Environ = {name: environ[name] for name in _REFRESH_KEEPS if name in environ}
-    clean["REQUEST_METHOD"] = "GET"
-    clean["wsgicache.refresh"] = True
-    clean["QUERY_STRING"] = admission.seen_query
-    clean["wsgi.input"] = io.BytesIO()
-    for name in ("RAW_URI", "REQUEST_URI"):
-        if name in clean:
-            clean[name] = _with_query(clean[name], admission.seen_query)
-    cookies = []
-    for field, value in zip(entry.terms.varying, entry.values, strict=True):
-        if value is None:
-            continue
-        if field.startswith(COOKIE_FIELD):
-            cookies += [f"{field[len(COOKIE_FIELD) :]}={one}" for one in value.split(";")]
-        else:
-            clean[environ_name(field)] = value
-    if cookies:
-        clean["HTTP_COOKIE"] = "; ".join(cookies)
-    return clean

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 from race_helpers import queue_of
 
-from wsgicache import Rule, WSGICache, fill, wsgi
+from wsgicache import Rule, WSGICache, fill, queueing
 from wsgicache.engine import Engine
 from wsgicache.journal import PurgeIndex, Verdict
 from wsgicache.policy import judge
@@ -406,7 +406,7 @@ def hit_path_is_not_told(monkeypatch):
 
 def followers_take_anything(monkeypatch):
     """Those who wait get the leader's answer unjudged."""
-    monkeypatch.setattr(wsgi.Middleware, "_may_share", lambda self, admission, entry: entry is not None)
+    monkeypatch.setattr(queueing.Queue, "may_share", lambda self, admission, entry: entry is not None)
     monkeypatch.setattr(Engine, "covered", lambda self, key, groups=(): lambda born: False)
 
 

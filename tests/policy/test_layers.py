@@ -36,9 +36,9 @@ LAYERS = {
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "history",
-        "switches", "engine", "fill", "config", "explain", "purge", "inventory", "warm", "checks",
+        "switches", "engine", "fill", "queueing", "config", "explain", "purge", "inventory", "warm", "checks",
     ],
-    "4 adapter": ["capture", "wsgi"],
+    "4 adapter": ["capture", "environs", "wsgi"],
     "5 faces": [
         "admin", "admin.guard", "admin.endpoint", "cache", "client", "metrics", "paste", "proxy", "__main__",
     ],

@@ -29,7 +29,7 @@ class Killed(BaseException):
 HOOKS = {
     "Facts": "wsgicache.wsgi.Facts",
     "judge in the engine": "wsgicache.engine.judge",
-    "judge of a follower": "wsgicache.wsgi.judge",
+    "judge of a follower": "wsgicache.queueing.judge",
     "answer from the store": "wsgicache.wsgi.answer",
     "answer in place of the app's": "wsgicache.fill.answer",
     "refresh_environ": "wsgicache.wsgi.refresh_environ",
