@@ -81,6 +81,12 @@ class ByName:
         name = None if key is None else self._name_of(key)
         return None if name is None else self.row(name)
 
+    def add(self, name: str, what: str, n: int = 1) -> None:
+        """Add to a detail of a name."""
+        row = self.row(name)
+        with self._lock:
+            row.details[what] = row.details.get(what, 0) + n
+
     def record(self, outcome: Outcome) -> None:
         """Count a request that took the long way."""
         name = self._name_of(outcome.key or outcome.path or "")

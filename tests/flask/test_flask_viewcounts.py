@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from types import SimpleNamespace
 
 import pytest
 from flask import Blueprint, Flask, abort
@@ -11,6 +12,8 @@ from wsgicache import Rule
 from wsgicache.flask import SiteCache
 from wsgicache.flask import viewcounts as module
 from wsgicache.flask.viewcounts import ViewCounts
+from wsgicache.observe import Observer
+from wsgicache.sharing import SharedCounts
 from wsgicache.testing import ask
 
 
@@ -54,7 +57,23 @@ class Counters:
             self.held[name] = self.held.get(name, 0) + delta
 
     def counters(self):
+        if self.down:
+            raise OSError("gone")
         return dict(self.held)
+
+
+def counts_over(app, store):
+    """What one worker counts, over a store that only counts."""
+    observer = Observer()
+    failures = []
+    return ViewCounts(
+        app,
+        SimpleNamespace(
+            observer=observer, clock=SimpleNamespace(now=lambda: 0.0),
+            followers=[SimpleNamespace(store=store)],
+            counts=SharedCounts(observer, store, failures.append),
+        ),
+    )  # fmt: skip
 
 
 def row(hits, misses, calls):
@@ -115,7 +134,7 @@ def test_a_mounted_app_and_an_encoded_path_have_their_views(app):
 
 
 def test_the_view_of_a_page_that_another_worker_stored_is_found(app):
-    counts = ViewCounts(app, Counters())
+    counts = counts_over(app, Counters())
     row_of = counts.pages.row_of
     assert row_of("/post/7\0\0localhost\0http") is counts.pages.row("post")
     assert row_of("/blog/\0q=1\0localhost:8000\0https") is counts.pages.row("blog.home")
@@ -126,7 +145,7 @@ def test_the_view_of_a_page_that_another_worker_stored_is_found(app):
 
 def test_paths_that_clients_make_up_stay_bounded(app, monkeypatch):
     monkeypatch.setattr(module, "_MAX_PATHS", 10)
-    counts = ViewCounts(app, Counters())
+    counts = counts_over(app, Counters())
     for n in range(50):
         counts.called(f"/{n}", None)
         counts.pages.row_of(f"/other/{n}\0\0localhost\0http")
@@ -136,7 +155,7 @@ def test_paths_that_clients_make_up_stay_bounded(app, monkeypatch):
 
 def test_workers_add_up(app):
     shared = Counters()
-    workers = [ViewCounts(app, shared) for _ in range(2)]
+    workers = [counts_over(app, shared) for _ in range(2)]
     for worker in workers:
         worker.called("/post/1", "post")
         worker.pages.row("post").misses.add()
@@ -151,7 +170,7 @@ def test_workers_add_up(app):
 
 def test_a_store_that_is_down_loses_no_counts(app, caplog):
     shared = Counters()
-    counts = ViewCounts(app, shared)
+    counts = counts_over(app, shared)
     counts.pages.row("post").hits.add()
     shared.down = True
     assert counts.read() == {"post": row(1, 0, 0)}
@@ -163,9 +182,9 @@ def test_a_store_that_is_down_loses_no_counts(app, caplog):
 
 def test_a_forked_child_reports_only_its_own(app):
     shared = Counters()
-    counts = ViewCounts(app, shared)
+    counts = counts_over(app, shared)
     counts.pages.row("post").hits.add()
-    counts.after_fork()  # what a fork calls in the child
+    counts.after_fork(), counts._shared.after_fork()  # what a fork calls in the child
     counts.report()
     assert shared.held == {}
     counts.pages.row("post").hits.add()
@@ -178,35 +197,18 @@ def test_a_worker_that_only_has_hits_reports_too(app, monkeypatch):
     told = threading.Event()
     real = shared.incr_many
     shared.incr_many = lambda deltas: (real(deltas), told.set())
-    counts = ViewCounts(app, shared)
+    counts = counts_over(app, shared)
     counts.called("/post/1", "post")
     assert told.wait(10)
     told.clear()
     counts.pages.row("post").fast.add()  # all that the hit path does
     assert told.wait(10)
-    assert shared.held == {"view:calls:post": 1, "view:hits:post": 1}
-
-
-def test_where_threads_do_not_run_a_request_reports(app, monkeypatch):
-    shared = Counters()
-    counts = ViewCounts(app, shared)
-    monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)
-    now = [counts._last]
-    monkeypatch.setattr(module, "monotonic", lambda: now[0])
-    counts.called("/post/1", "post")
-    counts.called("/post/1", "post")
-    assert shared.held == {}
-    now[0] += 60
-    counts.called("/post/1", "post")
-    assert shared.held == {"view:calls:post": 3}
-    shared.down = True
-    now[0] += 60
-    counts.called("/post/1", "post")  # nobody's request fails for it
+    assert (shared.held["calls<post>"], shared.held["hits<post>"]) == (1, 1)
 
 
 def test_the_thread_goes_with_its_site(app, monkeypatch):
     monkeypatch.setattr(module, "_EVERY", 0.01)
-    counts = ViewCounts(app, Counters())
+    counts = counts_over(app, Counters())
     counts.called("/post/1", "post")
     thread, gone = counts._thread, weakref.ref(counts)
     assert thread.is_alive()

@@ -88,8 +88,7 @@ class SiteCache:
         if self._pages is not None:
             raise RuntimeError("a SiteCache wraps one app; make another for the next")
         self._pages = WSGICache.from_mapping(_Listening(self, app), app.config, **self._options)
-        self._views = ViewCounts(app, self._pages.store)
-        self._pages.engine.observer.by_name = self._views.pages
+        self._views = ViewCounts(app, self._pages.engine)
         app.wsgi_app = self._pages  # type: ignore[method-assign]
         app.extensions["wsgicache"] = self
         app.cli.add_command(commands)

@@ -1,8 +1,8 @@
 """Hits of the page cache by view, added up over the workers where the store is shared.
 
-The page cache counts by URL path; here a path becomes the endpoint of the view that makes it. What was
-counted goes to the store's shared counters now and then, from a thread of its own, because a hit of the page
-cache runs no code of the app that could see to it.
+The page cache counts by URL path, and adds up what the workers count; here a path becomes the endpoint of
+the view that makes it. It adds up when a request takes the long way, so a thread sees to it that a worker
+which only has hits does so too.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ import logging
 import threading
 import weakref
 from collections.abc import Mapping
-from time import monotonic
 from typing import Any, Final
 
 from flask import Flask, Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import create_environ
 
+from ..engine import Engine
 from ..forks import in_child
 from ..key import split_key
-from ..observe import ByName, Tally
-from ..stores import Store
+from ..observe import ByName
 
 _EVERY: Final = 10.0
 """Seconds between two reports of a worker."""
 
-_OVERDUE: Final = 30.0
 _MAX_PATHS: Final = 4096
-_PREFIX: Final = "view"
-_WHATS: Final = ("hits", "misses", "calls")
+_CALLS: Final = "calls"
+_WHATS: Final = ("hits", "misses", _CALLS)
 
 log = logging.getLogger("wsgicache.flask")
 
@@ -39,30 +37,24 @@ class ViewCounts:
 
     Args:
         app: whose views.
-        store: the page cache's.
+        engine: the page cache's, which counts by the names that are given here.
     """
 
-    def __init__(self, app: Flask, store: Store) -> None:
+    def __init__(self, app: Flask, engine: Engine) -> None:
         self._app = weakref.ref(app)
-        self._store = store
+        self._clock = engine.clock
+        self._shared = engine.counts
+        self._store = engine.followers[0].store
         self._endpoints: dict[str, str | None] = {}
-        self._calls: dict[str, Tally] = {}
-        self._reported: dict[str, int] = {}
-        self._shared = bool(getattr(store, "shared", False))
-        self.pages = ByName(self._endpoint_of)
-        self._start_anew()
+        self.pages = engine.observer.by_name = ByName(self._endpoint_of)
+        self.after_fork()
         _all.add(self)
 
-    def _start_anew(self) -> None:
+    def after_fork(self) -> None:
+        """In a forked child: what the parent counted is the parent's, and its thread does not run here."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._last = monotonic()
-        self._base = self._counted()
-
-    def after_fork(self) -> None:
-        """In a forked child: what the parent counted is the parent's to report."""
-        self._start_anew()
-        self._reported = dict(self._base)
+        self._base = self.pages.counts()
 
     # --- counting ----------------------------------------------------------------------------------
 
@@ -74,10 +66,9 @@ class ViewCounts:
         """
         self._remember(path, endpoint)
         if endpoint is not None:
-            calls = self._calls.get(endpoint)
-            (self._calls.setdefault(endpoint, Tally()) if calls is None else calls).add()
-        if self._shared:
-            self._see_to_reports()
+            self.pages.add(endpoint, _CALLS)
+        if self._shared is not None and self._thread is None:
+            self._start()
 
     def _remember(self, path: str, endpoint: str | None) -> None:
         if len(self._endpoints) >= _MAX_PATHS:
@@ -105,28 +96,7 @@ class ViewCounts:
         except (HTTPException, ValueError):
             return None
 
-    def _counted(self) -> dict[str, int]:
-        """What this process counted, by the names of the shared counters."""
-        counted: dict[str, int] = {}
-        for endpoint, row in list(self.pages.rows.items()):
-            counted[_name("hits", endpoint)] = row.fast.value + row.hits.value
-            counted[_name("misses", endpoint)] = row.misses.value
-        for endpoint, calls in list(self._calls.items()):
-            counted[_name("calls", endpoint)] = calls.value
-        return counted
-
     # --- sharing -----------------------------------------------------------------------------------
-
-    def _see_to_reports(self) -> None:
-        """Start the thread that reports; where none runs, as in a uWSGI without threads, do its work."""
-        if self._thread is None:
-            self._start()
-        elif monotonic() - self._last > _OVERDUE:
-            self._last = monotonic()
-            try:
-                self.report()
-            except Exception as error:
-                log.debug("reporting counts failed: %s", error)  # the next report brings them
 
     def _start(self) -> None:
         with self._lock:
@@ -137,46 +107,26 @@ class ViewCounts:
                 self._thread.start()
 
     def report(self) -> None:
-        """Add what was counted since the last report to the store's counters.
-
-        Raises:
-            StoreError: the store did not take it; the next report will bring it.
-        """
-        if not self._shared:
-            return
-        with self._lock:
-            self._last = monotonic()
-            counted = self._counted()
-            deltas = {name: n - self._reported.get(name, 0) for name, n in counted.items()}
-            deltas = {name: delta for name, delta in deltas.items() if delta}
-            if deltas:
-                self._store.incr_many(deltas)
-                self._reported = counted
+        """Have what was counted since the last time added to the store's counters."""
+        if self._shared is not None:
+            self._shared.add(self._clock.now())
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Hits, misses, calls and hit ratio by view; of all workers where the store is shared."""
-        counted: Mapping[str, int] | None = None
-        if self._shared:
+        if self._shared is not None:
+            self.report()
             try:
-                self.report()
-                counted = self._store.counters()
+                return _rows(self._store.counters())
             except Exception as error:
                 log.warning("the workers' counts could not be added up (%s); these are this one's", error)
-        if counted is None:
-            counted = {name: n - self._base.get(name, 0) for name, n in self._counted().items()}
-        return _rows(counted)
-
-
-def _name(what: str, endpoint: str) -> str:
-    return f"{_PREFIX}:{what}:{endpoint}"
+        return _rows({name: n - self._base.get(name, 0) for name, n in self.pages.counts().items()})
 
 
 def _rows(counted: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, int]] = {}
     for name, count in counted.items():
-        prefix, _, rest = name.partition(":")
-        what, _, endpoint = rest.partition(":")
-        if prefix == _PREFIX and what in _WHATS:
+        what, _, endpoint = name.removesuffix(">").partition("<")
+        if what in _WHATS and endpoint:
             rows.setdefault(endpoint, dict.fromkeys(_WHATS, 0))[what] = count
     return {endpoint: _with_ratio(row) for endpoint, row in sorted(rows.items()) if any(row.values())}
 
@@ -194,10 +144,7 @@ def _report_for_ever(counts: weakref.ref[ViewCounts]) -> None:
         known = counts()
         if known is None:
             return
-        try:
-            known.report()
-        except Exception as error:
-            log.debug("reporting counts failed: %s", error)  # the next report brings them
+        known.report()
         del known
 
 

@@ -133,8 +133,11 @@ class RedisCache(BaseCache, cachelib.RedisCache):
         """Several values in one round trip."""
         if not keys:
             return []
-        prefix, loads = self._get_prefix(), self.serializer.loads
-        found = self._read_client.mget([prefix + key for key in keys])
+        prefix, loads, client = self._get_prefix(), self.serializer.loads, self._read_client
+        names = [prefix + key for key in keys]
+        # `mget` looks at its arguments for longer than some servers need to answer.
+        ask = getattr(client, "execute_command", None)
+        found = client.mget(names) if ask is None else ask("MGET", *names)
         return [None if value is None else loads(value) for value in found]
 
     def inc(self, key: str, delta: int = 1, timeout: Timeout = None) -> int:
