@@ -81,6 +81,7 @@ class Site:
                 cwd=ROOT,
                 env=environ,
                 preexec_fn=_end_with_the_test,
+                start_new_session=True,
             )
 
     def log(self):
@@ -136,7 +137,7 @@ class Site:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # the workers too
             self.process.wait()
             raise
 
@@ -181,9 +182,10 @@ def uwsgi(*arguments):
     if program is None:
         pytest.skip("uwsgi is not installed: pip install uwsgi (it needs a C compiler)")
     return lambda descriptor: [
-        program, "--master", "--die-on-term", "--need-app", "--processes", "2", "--virtualenv", sys.prefix,
+        program, "--master", "--die-on-term", "--no-orphans", "--need-app", "--processes", "2",
+        "--virtualenv", sys.prefix, "--pythonpath", str(ROOT), "--pythonpath", str(HERE),
         "--http-socket", f"fd://{descriptor}", "--module", "deploy_app:application", "--disable-logging",
-        "--pythonpath", str(ROOT), "--pythonpath", str(HERE), *arguments,
+        *arguments,
     ]  # fmt: skip
 
 

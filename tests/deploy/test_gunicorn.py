@@ -122,18 +122,18 @@ def test_no_worker_answers_with_what_was_purged_before_it_was_asked(store, origi
     """Under load, with a purge from outside every moment: nothing older than the last that had returned."""
     version, purged, seen = [0], [(0, 0.0)], []
     page = origin.page(lambda asked: kept(b"%d" % version[0]))
-    with running(gunicorn("gthread"), origin, store[0], tmp_path, options(store)) as site:
-        site.workers(page.path)
+    command = gunicorn("gthread")
+    with running(command, origin, store[0], tmp_path, options(store)) as site, ExitStack() as stack:
         over = threading.Event()
 
-        def ask():
-            with site.connect() as connection:
-                while not over.is_set():
-                    began = time.monotonic()
-                    answer = connection.get(page.path)
-                    seen.append((began, int(answer.body), worker_of(answer), answer.is_hit))
+        def ask(connection):
+            while not over.is_set():
+                began = time.monotonic()
+                answer = connection.get(page.path)
+                seen.append((began, int(answer.body), worker_of(answer), answer.is_hit))
 
-        clients = [Later(ask) for _ in range(4)]
+        lines = [site.lines_to_workers(page.path, stack) for _ in "12"]
+        clients = [Later(ask, connection) for pair in lines for connection in pair.values()]
         with client_of(store) as client:
             for number in range(1, 31):
                 version[0] = number
