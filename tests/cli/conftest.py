@@ -65,6 +65,6 @@ def url(tmp_path):
 @pytest.fixture
 def site(make_site, url):
     """A site with a few pages stored."""
-    site = make_site(url)
+    site = make_site(url, store_timeout=20)
     site.ask("/posts/1", "/posts/2", "/about", "/search?q=tide&utm_source=x")
     return site
