@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ import servers_redis
 TEXT = PAGE.read_text()
 
 
-def test_the_commands_print_what_the_page_shows(tmp_path):
+def test_the_commands_print_what_the_page_shows():
     server = servers_redis.empty()
-    prepare(tmp_path)
     told = steps(TEXT)
-    printed = play([command for command, _ in told], tmp_path, f"localhost:{server.port}")
+    with tempfile.TemporaryDirectory(prefix="cli") as short:  # a long name would be broken in a table
+        prepare(Path(short))
+        printed = play([command for command, _ in told], short, f"localhost:{server.port}")
     assert len(told) > 12
     for (command, shown), text in zip(told, printed, strict=True):
         assert flat(text) == flat(shown), command
@@ -28,17 +30,19 @@ def test_the_commands_print_what_the_page_shows(tmp_path):
 
 def test_the_page_fits_80_columns_where_it_shows_a_terminal():
     for command, shown in steps(TEXT):
-        errors = command.endswith("2>&1") or "nowhere" in command
-        assert errors or max([len(line) for line in shown.splitlines()], default=0) <= 80, command
+        lines = [
+            line for line in shown.splitlines() if not line.startswith("wsgicache")
+        ]  # errors are one line
+        assert max([len(line) for line in lines], default=0) <= 80, command
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_command_and_option_is_told_of(name):
     assert f"`{name}" in TEXT or f"wsgicache {name}" in TEXT
     common = {"--ini", "--app", "--mapping", "--store", "--namespace", "--json"}
-    own = {option for param in cli.commands[name].params for option in param.opts if option.startswith("--")}
-    for option in own | common:
-        assert re.search(rf"{option}\b", TEXT), option
+    for spellings in [param.opts for param in cli.commands[name].params] + [[option] for option in common]:
+        told = [option for option in spellings if re.search(rf"(?<!-){option}\b", TEXT)]
+        assert told or not spellings[0].startswith("-"), spellings
 
 
 def test_exit_codes_are_those_of_the_code():
