@@ -7,8 +7,9 @@ from policy_helpers import Site, control, page
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.entry import Entry
+from wsgicache.explain import Explanation
 from wsgicache.outcome import Phase
-from wsgicache.testing import FailingStore, FakeClock, ScriptedApp, ask
+from wsgicache.testing import FailingStore, FakeClock, Response, ScriptedApp, ask
 
 HERE = "http://example.com"
 

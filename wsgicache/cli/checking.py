@@ -16,7 +16,7 @@ from .probing import probe
 from .site import Site, Source, open_site
 
 
-@click.command()
+@click.command(short_help="Is it set up well? Each finding with a remedy.")
 @click.option("--url", metavar="URL", help="Where the site runs: its answers are looked at too.")
 @click.option("--strict", is_flag=True, help="Warnings count as problems.")
 @reach_options

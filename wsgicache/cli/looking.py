@@ -149,7 +149,7 @@ def _show_store(out: Output, store: Mapping[str, int]) -> None:
 # --- ls --------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="List what is stored.")
 @click.option("--prefix", metavar="PATH", help="A path and everything below it.")
 @click.option(
     "--group", "groups", multiple=True, metavar="NAME", help="What carries the group; several: one of."
@@ -216,7 +216,7 @@ def _variant(one: Held) -> str:
 # --- show ------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="Show head and numbers of a stored page.")
 @click.argument("url")
 @reach_options
 @json_option

@@ -12,7 +12,7 @@ from .output import Output
 from .site import Source
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="Show the rules and switch them.")
 @reach_options
 @json_option
 @click.pass_context
@@ -84,5 +84,8 @@ def enable(name: str, source: Source, out: Output) -> None:
 @reach_options
 @json_option
 def disable(name: str, source: Source, out: Output) -> None:
-    """Switch a named rule off, in all workers; what it stored is no longer served."""
+    """Switch a named rule off, in all workers.
+
+    What was stored under it is no longer served.
+    """
     _switch(name, False, source, out)
