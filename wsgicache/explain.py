@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -80,6 +80,18 @@ class Explanation:
         data["key"] = None if self.key is None else dict(self.key)
         data["variant"] = None if self.variant is None else dict(self.variant)
         return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Explanation:
+        """What `as_dict` made data of, in this process or another.
+
+        Raises:
+            KeyError: it has a reason that this version does not know, or lacks something.
+        """
+        told = {field.name: data[field.name] for field in fields(cls)}
+        last = told["last_answer"]
+        told |= {"reason": Reason[told["reason"]], "last_answer": None if last is None else Reason[last]}
+        return cls(**told | {"groups": tuple(told["groups"])})
 
     def __str__(self) -> str:
         lines = [f"{self.method} {self.url}: {'hit' if self.hit else 'no hit'}", ""]

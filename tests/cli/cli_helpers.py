@@ -55,4 +55,4 @@ def process(*arguments, cwd=None, env=None, **given):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WSGICACHE_")}
     environ |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), **(env or {})}
     command = [sys.executable, "-X", "dev", "-m", "wsgicache", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=60, **given)
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=120, **given)

@@ -1,6 +1,8 @@
 """Sites whose cache the command is to reach."""
 
 import os
+import threading
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import cli_site
 import pytest
@@ -65,6 +67,29 @@ def url(tmp_path):
 @pytest.fixture
 def site(make_site, url):
     """A site with a few pages stored."""
-    site = make_site(url)
+    site = make_site(url, store_timeout=20)
     site.ask("/posts/1", "/posts/2", "/about", "/search?q=tide&utm_source=x")
     return site
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def listening():
+    servers = []
+
+    def listening(app):
+        server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield listening
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -2,9 +2,7 @@
 
 import os
 import socket
-import threading
 from collections import namedtuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import cli_site
 import pytest
@@ -14,7 +12,7 @@ from wsgicache import Rule, WSGICache
 from wsgicache.checks import check_clock, check_settings
 from wsgicache.options import settings_from
 from wsgicache.stores import StoreError, lmdbadvice
-from wsgicache.stores.advice import Level
+from wsgicache.stores.advice import Level, apart
 from wsgicache.stores.memcachedadvice import memcached_advice
 from wsgicache.stores.redisadvice import redis_advice
 from wsgicache.testing import FailingStore, SharedServer, SharedStore
@@ -285,29 +283,6 @@ def test_a_failing_store_that_is_nobody_elses_is_private():
 # --- the running site ------------------------------------------------------------------------------
 
 
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def listening():
-    servers = []
-
-    def listening(app):
-        server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield listening
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def with_raw(app):
     """As gunicorn hands over the raw target, which wsgiref does not."""
 
@@ -380,3 +355,8 @@ def test_a_site_that_does_not_answer():
     assert "does not answer" in found["running site"]["text"]
     for wrong in ("/", "x"):
         assert "--url" in complaint("check", "--url", wrong, env=SECRET)
+
+
+@pytest.mark.parametrize(("told", "ahead"), [(99, -1), (100, 0), (101, 0), (102, 0), (105, 3)])
+def test_how_far_another_clock_is_surely_off(told, ahead):
+    assert apart(told, 100, 102) == ahead

@@ -125,6 +125,7 @@ def test_the_memory_of_one_process_is_refused_with_the_remedy(command, make_site
         line = complaint(*command, *source)
         assert "memory:// belongs to one process" in line
         assert "lmdb:///var/cache/site or redis://localhost/0" in line
+        assert "--endpoint https://example.com/.cache" in line
 
 
 def test_a_store_that_is_down_has_exit_code_3(make_site):

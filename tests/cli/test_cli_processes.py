@@ -17,7 +17,11 @@ import servers_redis
 from servers_memcached import memcached
 
 SECRET = "a secret that nobody guesses"
-RULES = {"WSGICACHE_RULE_ADMIN": "/admin/* bypass", "WSGICACHE_SECRET": SECRET}
+RULES = {
+    "WSGICACHE_RULE_ADMIN": "/admin/* bypass",
+    "WSGICACHE_SECRET": SECRET,
+    "WSGICACHE_STORE_TIMEOUT": "20",
+}
 
 
 class Running:

@@ -7,8 +7,9 @@ from policy_helpers import Site, control, page
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.entry import Entry
+from wsgicache.explain import Explanation
 from wsgicache.outcome import Phase
-from wsgicache.testing import FailingStore, FakeClock, ScriptedApp, ask
+from wsgicache.testing import FailingStore, FakeClock, Response, ScriptedApp, ask
 
 HERE = "http://example.com"
 
@@ -365,3 +366,14 @@ def test_it_explains_what_another_cache_over_the_same_store_has_stored():
     other = WSGICache(ScriptedApp(), site.cache.store, clock=clock)
     assert other.explain(HERE + "/").hit
     assert ask(other).is_hit
+
+
+def test_an_explanation_goes_through_data_and_back():
+    cache = WSGICache(ScriptedApp(Response(headers=[("Cache-Tag", "a")])))
+    for url in ("/a", "/a", "/a?b"):
+        ask(cache, url)
+        told = cache.explain(f"http://example.com{url}")
+        assert Explanation.from_dict(told.as_dict()) == told
+        assert str(Explanation.from_dict(told.as_dict())) == str(told)
+    with pytest.raises(KeyError):
+        Explanation.from_dict({"url": "/"})

@@ -10,16 +10,16 @@ from ..checks import check_clock, check_file, check_settings, check_store, has_s
 from ..stores import Store, StoreError
 from ..stores.advice import Advice, Level
 from .errors import DOWN, NOTHING
-from .options import json_option, source_options
+from .options import json_option, reach_options
 from .output import Output, plural
 from .probing import probe
 from .site import Site, Source, open_site
 
 
-@click.command()
+@click.command(short_help="Is it set up well? Each finding with a remedy.")
 @click.option("--url", metavar="URL", help="Where the site runs: its answers are looked at too.")
 @click.option("--strict", is_flag=True, help="Warnings count as problems.")
-@source_options
+@reach_options
 @json_option
 def check(url: str | None, strict: bool, source: Source, out: Output) -> None:
     """Check configuration, store, permissions, clocks and, with --url, the running site.
@@ -55,6 +55,10 @@ def _configuration(site: Site) -> Iterator[Advice]:
 
 
 def _store(site: Site, down: list[str]) -> Iterator[Advice]:
+    if site.endpoint is not None:
+        site.over_http().stats()
+        yield Advice("endpoint", Level.OK, f"{site.endpoint} answers, and the secret is the site's")
+        return
     if site.is_private:
         yield Advice(
             "store",

@@ -1,7 +1,7 @@
 """What the commands need of a cache in force, and the way to it through the store that the workers share.
 
-A cache that can only be reached in another way, such as the memory of one process behind an endpoint of the
-site, needs one more class with these methods, and an option that `Site.control` chooses it by.
+The memory of one process can only be reached through the site's endpoint: `overhttp` has a class with the
+same methods, which `Site.control` chooses.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def _tell(error: Exception) -> int:
             click.echo(error.format_message(), err=True)
             return USAGE
         case click.UsageError():
-            text, code = f"{error.format_message().rstrip('.')}; see {where} --help", USAGE
+            told = error.format_message().rstrip(".")
+            text, code = f"{told}{'' if told.endswith('?') else ';'} see {where} --help", USAGE
         case click.ClickException():
             text, code = error.format_message(), error.exit_code
         case StoreError():

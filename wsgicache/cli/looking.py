@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import click
 
+from ..explain import Explanation
 from ..inventory import Held
 from ..outcome import Reason
 from ..stores.advice import size
 from .errors import DOWN, NOTHING, Failure
-from .options import json_option, reaching, read_headers, source_options, usage
+from .options import json_option, reach_options, reaching, read_headers, usage
 from .output import STYLES, Output, plural, seconds, share
-from .site import Source, open_site
+from .site import Site, Source, open_site
 
 _PAUSE: Final = threading.Event()
 
@@ -29,7 +30,7 @@ _PAUSE: Final = threading.Event()
     "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A field of the request."
 )
 @click.option("-X", "--method", default="GET", show_default=True, help="The request's method.")
-@source_options
+@reach_options
 @json_option
 def explain(url: str, headers: tuple[str, ...], method: str, source: Source, out: Output) -> None:
     """Say what a request for URL would get and why. Nothing is changed and the app is not asked.
@@ -37,12 +38,13 @@ def explain(url: str, headers: tuple[str, ...], method: str, source: Source, out
     URL is a path (host localhost, unless -H 'Host: …' says another) or an absolute URL.
     """
     site = open_site(source)
-    fields = read_headers(headers)
-    cache, unseen = site.looking()
-    with usage():
-        explanation = cache.explain(url, method=method.upper(), headers=fields)
-    if cache is not site.cache:
-        cache.close()
+    fields, method = read_headers(headers), method.upper()
+    if site.endpoint is not None:
+        if fields or method != "GET":
+            raise Failure("the site's endpoint explains a plain GET: leave out -H and -X")
+        explanation, unseen = site.over_http().explain(url), ""
+    else:
+        explanation, unseen = _explained(site, url, method, fields)
     if out.as_json:
         out.data({**explanation.as_dict(), "where": site.where, "sees_store": not unseen})
     else:
@@ -55,6 +57,16 @@ def explain(url: str, headers: tuple[str, ...], method: str, source: Source, out
         raise Failure("the store does not answer; `wsgicache check` looks into it", DOWN)
 
 
+def _explained(site: Site, url: str, method: str, fields: Mapping[str, str]) -> tuple[Explanation, str]:
+    """The decision, and why it does not count what the site holds; "" where it does."""
+    cache, unseen = site.looking()
+    with usage():
+        explanation = cache.explain(url, method=method, headers=fields)
+    if cache is not site.cache:
+        cache.close()
+    return explanation, unseen
+
+
 # --- stats -----------------------------------------------------------------------------------------
 
 
@@ -62,7 +74,7 @@ def explain(url: str, headers: tuple[str, ...], method: str, source: Source, out
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
 @click.option("--every", default=2.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between.")
 @click.option("--times", type=click.IntRange(1), help="End after so many looks.")
-@source_options
+@reach_options
 @json_option
 def stats(watch: bool, every: float, times: int | None, source: Source, out: Output) -> None:
     """Show what all workers have counted, and the store's numbers.
@@ -137,13 +149,13 @@ def _show_store(out: Output, store: Mapping[str, int]) -> None:
 # --- ls --------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="List what is stored.")
 @click.option("--prefix", metavar="PATH", help="A path and everything below it.")
 @click.option(
     "--group", "groups", multiple=True, metavar="NAME", help="What carries the group; several: one of."
 )
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="Entries at most.")
-@source_options
+@reach_options
 @json_option
 def ls(prefix: str | None, groups: tuple[str, ...], limit: int, source: Source, out: Output) -> None:
     """List what is stored: URL, status, state, what is left of its lifetime, size, groups."""
@@ -204,9 +216,9 @@ def _variant(one: Held) -> str:
 # --- show ------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(short_help="Show head and numbers of a stored page.")
 @click.argument("url")
-@source_options
+@reach_options
 @json_option
 def show(url: str, source: Source, out: Output) -> None:
     """Show what is stored for URL: head and numbers of every variant. Exit code 1 when nothing is.

@@ -12,6 +12,7 @@ import click
 from .control import Control
 from .errors import Failure
 from .output import Output
+from .overhttp import HttpControl
 from .site import Site, Source, open_site
 
 Command = Callable[..., Any]
@@ -24,6 +25,11 @@ _SOURCE = (
     ),
     click.option("--store", metavar="URL", help="The store that the site's workers share."),
     click.option("--namespace", metavar="NAME", help="The site's namespace in the store."),
+)
+_ENDPOINT = click.option(
+    "--endpoint",
+    metavar="URL",
+    help="The site's own endpoint (admin_path), for what is in one process's memory.",
 )
 
 
@@ -49,13 +55,19 @@ def source_options(command: Command) -> Command:
         mapping: str | None,
         store: str | None,
         namespace: str | None,
+        endpoint: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        return command(*args, source=Source(ini, app, mapping, store, namespace), **kwargs)
+        return command(*args, source=Source(ini, app, mapping, store, namespace, endpoint), **kwargs)
 
     for option in reversed(_SOURCE):
         with_source = option(with_source)
     return with_source
+
+
+def reach_options(command: Command) -> Command:
+    """The same, and the site's endpoint, for commands that reach a cache in another process."""
+    return source_options(_ENDPOINT(command))
 
 
 @contextmanager
@@ -63,6 +75,8 @@ def reaching(source: Source, *, mend: bool = False) -> Iterator[tuple[Site, Cont
     """The site, and the way to its cache in force, closed afterwards."""
     site = open_site(source)
     control = site.control(mend=mend)
+    if isinstance(control, HttpControl) and control.is_overheard:
+        click.echo("note: the secret goes over the network unencrypted; use https://", err=True)
     try:
         yield site, control
     finally:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ..fields import parse_date
 from ..key import parse_url, wsgi_path
 from ..outcome import Outcome, Reason
-from ..stores.advice import Advice, Level
+from ..stores.advice import Advice, Level, apart
 from ..warm import cache_status
 from .errors import Failure
 
@@ -39,6 +39,7 @@ def probe(url: str, secret: str | None) -> Iterator[Advice]:
     if origin is None:
         raise Failure(f"--url {url}: give where the site runs, such as http://127.0.0.1:8000")
     front = urlsplit(url).path or "/"
+    before = time.time()
     try:
         headers = _headers(origin, front, None)
     except (OSError, http.client.HTTPException) as error:
@@ -51,7 +52,7 @@ def probe(url: str, secret: str | None) -> Iterator[Advice]:
         yield Advice("running site", Level.PROBLEM, f"{url} has no Cache-Status of wsgicache", remedy)
         return
     yield Advice("running site", Level.OK, f"the cache answers before the app: {'; '.join(_told(said))}")
-    yield from _site_clock(headers)
+    yield from _site_clock(headers, int(before), time.time())  # Date has whole seconds
     yield _paths(origin, secret)
 
 
@@ -72,13 +73,13 @@ def _headers(origin: str, path: str, secret: str | None) -> list[tuple[str, str]
         connection.close()
 
 
-def _site_clock(headers: list[tuple[str, str]]) -> Iterator[Advice]:
+def _site_clock(headers: list[tuple[str, str]], before: float, after: float) -> Iterator[Advice]:
     said = next((value for name, value in headers if name.lower() == "date"), None)
     at = None if said is None else parse_date(said)
     if at is None:
         return
-    ahead = at - time.time()
-    if not -_SKEW - 1 < ahead < _SKEW:  # Date has whole seconds
+    ahead = apart(at, before, after)
+    if abs(ahead) > _SKEW:
         text = f"about {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
         yield Advice("clock of the site", Level.WARNING, text, "have both set by NTP")
     else:

@@ -8,7 +8,7 @@ import click
 
 from .control import Asked, Reached
 from .errors import NOTHING, Failure, misuse
-from .options import json_option, reaching, source_options, usage
+from .options import json_option, reach_options, reaching, usage
 from .output import Output, plural
 from .site import Source
 
@@ -23,7 +23,7 @@ _SHOWN: Final = 20
 @click.option("--soft", is_flag=True, help="Mark as stale instead: validation and stale windows still work.")
 @click.option("--wait", is_flag=True, help="Return when the near tier of every worker has it too.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would reach.")
-@source_options
+@reach_options
 @json_option
 def purge(
     urls: tuple[str, ...],

@@ -31,7 +31,7 @@ from .site import Source, open_site
 App = Callable[..., Iterable[bytes]]
 
 
-@click.command()
+@click.command(short_help="Try the cache over an app or an origin.")
 @click.argument("target", metavar="APP_OR_URL")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(

@@ -20,6 +20,7 @@ from ..stores.lookonly import LookOnly
 from .control import Control, StoreControl
 from .errors import DOWN, Failure
 from .load import find_cache, load, load_app
+from .overhttp import HttpControl
 
 PATIENCE: Final = 2.0
 """Seconds that one call of a network store may take: people wait longer than visitors do."""
@@ -27,7 +28,7 @@ PATIENCE: Final = 2.0
 _PRIVATE: Final = (
     "memory:// belongs to one process, and this is another one: what the site holds cannot be reached from "
     "here. Give the site a store that processes share, such as lmdb:///var/cache/site or "
-    "redis://localhost/0, or do it from within the site: cache.stats(), cache.purge(...)"
+    "redis://localhost/0, or the command the address of its endpoint: --endpoint https://example.com/.cache"
 )
 _NO_SITE: Final = (
     "which cache? Give --ini FILE, --app MODULE:ATTRIBUTE, --mapping MODULE:OBJECT or --store URL, or set "
@@ -44,6 +45,7 @@ class Source:
     mapping: str | None = None
     store: str | None = None
     namespace: str | None = None
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Site:
         file: the ini file.
         app: what the server would call.
         cache: the cache in the app.
+        endpoint: where the site's own endpoint is, if that is the way to its cache.
     """
 
     where: str
@@ -67,6 +70,7 @@ class Site:
     file: Path | None = None
     app: Any = None
     cache: WSGICache | None = None
+    endpoint: str | None = None
 
     @property
     def is_private(self) -> bool:
@@ -111,9 +115,19 @@ class Site:
         Raises:
             Failure: the store is one process's, or cannot be opened.
         """
+        if self.endpoint is not None:
+            return self.over_http()
         if self.is_private:
             raise Failure(_PRIVATE)
         return StoreControl(Client(self.open(mend=mend), namespace=self.settings.namespace))
+
+    def over_http(self) -> HttpControl:
+        """The way to the cache through the site's own endpoint.
+
+        Raises:
+            Failure: the address is none, or there is no secret.
+        """
+        return HttpControl(self.endpoint or "", self.settings.secret)
 
     def looking(self) -> tuple[WSGICache, str]:
         """A cache with the site's rules over its store, by which a decision is explained and nothing changed.
@@ -159,10 +173,15 @@ def open_site(source: Source, *, in_process: bool = False) -> Site:
     given = [name for name in ("ini", "app", "mapping", "store") if getattr(source, name) is not None]
     if len(given) > 1:
         raise Failure(f"--{given[0]} and --{given[1]} are two configurations: give one")
+    kind = given[0] if given else "environment"
+    if not given and source.endpoint is not None:
+        kind = "endpoint"
     try:
-        site = _READERS[given[0] if given else "environment"](source, in_process)
+        site = _READERS[kind](source, in_process)
     except OptionError as error:
         raise Failure(str(error)) from None
+    if source.endpoint is not None:
+        site = replace(site, endpoint=source.endpoint)
     if source.namespace is not None:
         site = replace(site, settings=replace(site.settings, namespace=source.namespace))
     return site
@@ -177,6 +196,11 @@ def _from_environment(source: Source, in_process: bool) -> Site:
     _refuse_without_app(in_process)
     settings, rules = configure({}, environ=os.environ)
     return Site("environment", settings, rules)
+
+
+def _from_endpoint(source: Source, in_process: bool) -> Site:
+    settings, rules = configure({}, environ=os.environ)
+    return Site("--endpoint", settings, rules, knows_rules=False)
 
 
 def _from_store(source: Source, in_process: bool) -> Site:
@@ -302,6 +326,7 @@ _READERS: Final = {
     "mapping": _from_mapping,
     "store": _from_store,
     "environment": _from_environment,
+    "endpoint": _from_endpoint,
 }
 
 

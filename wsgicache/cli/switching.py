@@ -7,13 +7,13 @@ import click
 from ..options import RULE_OPTIONS
 from ..rules import Rule
 from .errors import Failure, misuse
-from .options import json_option, reaching, source_options
+from .options import json_option, reach_options, reaching
 from .output import Output
 from .site import Source
 
 
-@click.group(invoke_without_command=True)
-@source_options
+@click.group(invoke_without_command=True, short_help="Show the rules and switch them.")
+@reach_options
 @json_option
 @click.pass_context
 def rules(context: click.Context, source: Source, out: Output) -> None:
@@ -72,7 +72,7 @@ def _switch(name: str, enabled: bool, source: Source, out: Output) -> None:
 
 @rules.command()
 @click.argument("name")
-@source_options
+@reach_options
 @json_option
 def enable(name: str, source: Source, out: Output) -> None:
     """Switch a named rule on, in all workers."""
@@ -81,8 +81,11 @@ def enable(name: str, source: Source, out: Output) -> None:
 
 @rules.command()
 @click.argument("name")
-@source_options
+@reach_options
 @json_option
 def disable(name: str, source: Source, out: Output) -> None:
-    """Switch a named rule off, in all workers; what it stored is no longer served."""
+    """Switch a named rule off, in all workers.
+
+    What was stored under it is no longer served.
+    """
     _switch(name, False, source, out)

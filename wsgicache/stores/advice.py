@@ -36,6 +36,17 @@ class Advice:
     remedy: str = ""
 
 
+def apart(told: float, before: float, after: float) -> float:
+    """Seconds by which another clock is surely ahead of ours; negative: behind.
+
+    Args:
+        told: what it said.
+        before: our clock when it was asked.
+        after: our clock when the answer was there.
+    """
+    return max(0.0, told - after) or min(0.0, told - before)
+
+
 def size(number: float) -> str:
     """Bytes for people, in powers of 1000 as the options have them."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from .advice import Advice, Level, size
+from .advice import Advice, Level, apart, size
 from .redislink import Line, Link, read_info
 
 _OLDEST: Final = (6, 2)
@@ -41,20 +41,20 @@ def redis_advice(link: Link) -> Iterator[Advice]:
     Raises:
         StoreError: it does not answer, or does not let us ask.
     """
-    info, clock, asked = link.ask(_look)
+    info, ahead = link.ask(_look)
     yield _version(info)
     yield _memory(info)
     policy = _policy(info)
     if policy is not None:
         yield policy
-    yield _clock(clock - asked)
+    yield _clock(ahead)
 
 
-def _look(line: Line) -> tuple[Mapping[str, str], float, float]:
+def _look(line: Line) -> tuple[Mapping[str, str], float]:
     info = read_info(line.ask("INFO"))
     before = time.time()
     seconds, micros = line.ask("TIME")
-    return info, int(seconds) + int(micros) / 1e6, (before + time.time()) / 2
+    return info, apart(int(seconds) + int(micros) / 1e6, before, time.time())
 
 
 def _version(info: Mapping[str, str]) -> Advice:
