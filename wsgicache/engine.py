@@ -307,8 +307,8 @@ class Engine:
 
     def _arm(self, admission: Admission, found: Found) -> None:
         """Let the hit path answer from now on, until the stamp is replaced."""
-        if self.peek is None or self.owed:
-            return
+        if self.peek is None or self.owed or admission.rules is not self.rules_known_by:
+            return  # the last: this very look-up was told that a rule was switched
         self._arm_slot(found.key, found.entry, admission, found)
         if found.variants is not None:
             self._arm_slot(admission.key, found.variants, admission, found)
@@ -341,6 +341,8 @@ class Engine:
             return False
         follower = self.follower_of(slot.key)
         follower.follow_now(slot.key)
+        if armed.rules is not self.rules_known_by:  # the journal told that one was switched
+            return False
         stored = slot.stored
         if isinstance(stored, Entry) and follower.verdict(stored) is not Verdict.VALID:
             return False

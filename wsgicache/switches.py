@@ -17,6 +17,9 @@ from .rules import Rule, RuleSet
 from .stores import Store
 
 PREFIX: Final = "rule:"
+_TOLD: Final = "told:"
+"""Before a rule's name: the position that the journal was told of."""
+
 _POSITIONS: Final = {"on": True, "off": False}
 
 
@@ -30,10 +33,14 @@ def switch(store: Store, name: str, enabled: bool, append: Append) -> None:
         StoreError: the store did not take it.
     """
     position = "on" if enabled else "off"
-    if store.get_meta(PREFIX + name) == position:
+    told = store.get_meta(_TOLD + name)
+    if told == position == store.get_meta(PREFIX + name):
         return
+    if told is not None:  # should telling them fail, the next try must not find that they know
+        store.set_meta(_TOLD + name, None)
     store.set_meta(PREFIX + name, position)
     append([Purge(Kind.META, PREFIX + name)])
+    store.set_meta(_TOLD + name, position)
 
 
 class Switches:

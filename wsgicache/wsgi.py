@@ -524,8 +524,12 @@ class Middleware:
         if boarding is not Boarding.LEAD or flight is None:
             return True
         if engine.shared:
-            taken = engine.leases.take(flight, found.follower.store)
-            found = engine.look_up(admission)  # between the last look and the lease it may have come
+            try:
+                taken = engine.leases.take(flight, found.follower.store)
+                found = engine.look_up(admission)  # between the last look and the lease it may have come
+            except BaseException:  # a greenlet may be killed while it waits for the store
+                engine.fail(flight)
+                raise
             if taken is None or found.reason is Reason.HIT or found.mark is None:
                 engine.fail(flight)  # another process refreshes it, or has
                 return True

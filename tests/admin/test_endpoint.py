@@ -200,10 +200,15 @@ def test_the_method_purges_the_url_that_it_is_sent_to(url):
         ({"urls": "/a"}, "urls = '/a' is no list"),
         ({"urls": [1]}, "no list of texts"),
         ({"urls": ["a"]}, "a"),
+        ({"all": True, "urls": ["a"]}, "not a URL of this site: 'a'"),
+        ({"urls": ["/post/1"], "prefixes": ["a"]}, "not a URL of this site: 'a'"),
+        ({"prefixes": ["/post", "/x?a=1"]}, "a prefix has no query"),
+        ({"urls": ["/\ud800"]}, "not text: 'utf-8' codec can't encode"),
         ({"all": "yes"}, "all = 'yes' is neither true nor false"),
         ([], "send a JSON object"),
         (b"{", "no JSON"),
         (b"\xff", "no JSON"),
+        (b"[" * 60000, "no JSON"),
     ],
 )
 def test_mistakes(data, error):

@@ -224,3 +224,37 @@ def test_a_store_without_leases_costs_the_sharing_only():
     assert one.ask().stored
     assert one.cache.stats()["store_failures"] == 1
     assert two.ask().is_hit
+
+
+@pytest.mark.parametrize("method", ["lease", "get"])
+def test_a_refresh_that_is_killed_while_it_asks_the_store_holds_up_no_other(method):
+    """A timeout of gevent's is no Exception, and may end any wait."""
+
+    class Killed(BaseException):
+        pass
+
+    site = Site()
+    site.response = lambda environ, version: Response(
+        headers=[("Cache-Control", "max-age=10, stale-while-revalidate=100")], body=b"v%d" % version
+    )
+    (one,) = site.workers(1)
+    one.ask()
+    site.clock.tick(20)
+    site.version = 2
+    given, asked = getattr(one.store, method), []
+
+    def killed(*args):
+        asked.append(args)
+        if method == "lease" or len(asked) == 3:  # the visitor's, the refresh's, and that with the lease
+            raise Killed
+        return given(*args)
+
+    setattr(one.store, method, killed)
+    with pytest.raises(Killed):
+        one.ask(**{"wsgi.multithread": False})
+    setattr(one.store, method, given)
+    assert len(one.cache.engine.collapse) == 0
+    assert not one.cache.engine.leases._held
+    site.clock.tick(5)
+    one.ask(**{"wsgi.multithread": False})
+    assert one.ask().body == b"v2"

@@ -3,7 +3,7 @@
 import pytest
 from shared_helpers import Later, Site, until
 
-from wsgicache import Reason, WSGICache
+from wsgicache import Reason, Rule, WSGICache
 from wsgicache.options import OptionError
 from wsgicache.testing import ScriptedApp, SharedServer, SharedStore
 
@@ -52,6 +52,17 @@ def test_its_own_purge_is_in_force_at_once():
     site.version = 2
     two.cache.purge("/page")
     assert two.ask().body == b"v2"
+
+
+def test_a_switch_that_came_meanwhile_is_heard_by_the_first_hit():
+    site = Site()
+    one, two = [
+        site.workers(1, rules=[Rule("/page", bypass=True, name="p", enabled=False)], **NEAR)[0] for _ in "12"
+    ]
+    served(one, two)
+    one.cache.rules.enable("p")
+    two.cache.engine.store.follow()  # as when a message comes
+    assert two.ask().detail == Reason.BYPASS_RULE.name
 
 
 def test_a_copy_that_another_replaced_lives_on_for_its_age_at_most():

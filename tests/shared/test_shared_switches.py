@@ -4,7 +4,9 @@ import pytest
 from shared_helpers import Site, refuse
 
 from wsgicache import Reason, Rule
+from wsgicache.facts import Facts
 from wsgicache.stores import StoreError
+from wsgicache.testing import make_environ
 
 
 def rules():
@@ -143,3 +145,43 @@ def test_a_store_that_is_down_does_not_keep_them_from_the_app():
     for _ in range(3):
         assert bypassed(one)
         site.clock.tick(2)
+
+
+def test_a_hit_that_hears_of_the_switch_is_judged_by_it():
+    """The look-up that arms a page is also the one that hears: it must not arm what the switch forbids."""
+    site = Site()
+    one, two = [site.workers(1, rules=[Rule("/page", bypass=True, name="p", enabled=False)])[0] for _ in "12"]
+    for _ in range(3):
+        one.ask()
+        two.ask()
+    engine, confirm = two.cache.engine, two.store.confirm
+    one.cache.rules.enable("p")
+
+    def overtaken(slot):
+        """Another thread looks up the same page between this hit's look and its question."""
+        engine.look_up(engine.admit(Facts(make_environ("/page"))))
+        return confirm(slot)
+
+    engine.followers[0]._ask = overtaken
+    assert two.ask().detail == Reason.BYPASS_RULE.name
+
+
+def test_a_switch_that_nobody_was_told_of_is_told_at_the_next_try():
+    _, one, two = site_with()
+    two.ask()
+    append, one.store.append = one.store.append, refuse
+    with pytest.raises(StoreError):
+        one.cache.rules.disable("admin")
+    one.store.append = append
+    one.cache.rules.disable("admin")
+    two.ask()
+    assert not bypassed(two)
+
+
+def test_a_switch_that_stands_already_moves_no_journal():
+    """A worker that sets its switches at start must not empty a store whose purges reach everything."""
+    site, one, _two = site_with()
+    one.cache.rules.disable("admin")
+    mark = site.server.journal.mark
+    one.cache.rules.disable("admin")
+    assert site.server.journal.mark == mark

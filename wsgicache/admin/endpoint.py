@@ -31,6 +31,7 @@ from werkzeug.exceptions import (
 from werkzeug.wrappers import Request, Response
 
 from ..explain import Explanation
+from ..key import prefix_target, url_target
 from ..purge import Purged
 from ..rules import RuleSet
 from ..stores import StoreError
@@ -131,6 +132,8 @@ class Endpoint:
         try:
             answer = self._act(request)
             return answer if isinstance(answer, Response) else _json(answer)
+        except UnicodeError as error:
+            return _json({"error": f"not text: {error}"}, 400)
         except (ValueError, KeyError) as error:
             return _json({"error": str(error.args[0] if error.args else error)}, 400)
         except ImportError as error:
@@ -168,6 +171,10 @@ class Endpoint:
         for name in _FLAGS:
             if not isinstance(asked.setdefault(name, False), bool):
                 raise ValueError(f"{name} = {asked[name]!r} is neither true nor false")
+        for text in asked["urls"]:  # a mistake in one of them is told before anything is purged
+            url_target(text)
+        for text in asked["prefixes"]:
+            prefix_target(text)
         given = {"soft": asked["soft"], "wait": asked["wait"]}
         cache = self._cache
         done: list[Purged] = []
@@ -216,7 +223,7 @@ def _object(request: Request, names: tuple[str, ...]) -> dict[str, Any]:
         asked = request.get_json()
     except RequestEntityTooLarge:
         raise
-    except BadRequest:
+    except (BadRequest, RecursionError):
         raise BadRequest("the body is no JSON") from None
     if not isinstance(asked, dict):
         raise BadRequest("send a JSON object")
