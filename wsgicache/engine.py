@@ -17,7 +17,7 @@ from .collapse import Collapse, Flight, MissMarkers
 from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
-from .follow import Follower, Look
+from .follow import Follower, Look, everywhere
 from .forks import in_child
 from .head import Head
 from .invalidation import invalidations
@@ -478,8 +478,7 @@ class Engine:
     def append(self, purges: Sequence[Purge]) -> None:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
         now = self.clock.wall()
-        for follower in self.followers:
-            follower.append(purges, now)
+        everywhere(self.followers, lambda follower: follower.append(purges, now))
 
     def invalidate(self, admission: Admission, head: Head) -> None:
         """After a successful unsafe request: the target URI, and where it points (RFC 9111 §4.4).

@@ -1,11 +1,14 @@
 """Purges in one process reach the others, also where the store was down when they were due."""
 
-import pytest
-from shared_helpers import Later, Site
+import contextlib
 
-from wsgicache import Reason
+import pytest
+from shared_helpers import Later, Site, refuse
+
+from wsgicache import Reason, WSGICache
+from wsgicache.client import Client
 from wsgicache.stores import StoreError
-from wsgicache.testing import Response
+from wsgicache.testing import Response, ScriptedApp, SharedStore, ask
 
 
 def served(site, *workers):
@@ -125,3 +128,48 @@ def test_too_many_of_them_purge_everything():
     one.ask("/other")
     assert two.ask().body == b"v2"
     assert len(site.server.journal.since(None).records) == 1
+
+
+def test_everything_is_purged_also_where_nobody_can_count_it():
+    site = Site()
+    one, two = site.workers()
+    served(site, one, two)
+    one.store.stats = refuse
+    assert one.cache.clear().matched is None
+    assert not two.ask().is_hit
+
+
+class Parted(SharedStore):
+    """A store with several journals, of which one may be down."""
+
+    def __init__(self, server):
+        super().__init__(server)
+        self.parts = tuple([SharedStore(server.part(name)) for name in ("a", "b", "c")])
+        self.peek = lambda key: self.parts[self.part_of(key)].peek(key)
+
+    def part_of(self, key):
+        return "/a/b/c".find(key[:2]) // 2
+
+
+@pytest.mark.parametrize(
+    "purge",
+    [
+        lambda caches: caches[0].purge_prefix("/"),
+        lambda caches: caches[0].clear(),
+        lambda caches: caches[2].purge_prefix("/"),
+        lambda caches: caches[2].clear(),
+        lambda caches: [ask(caches[0], url, method="POST") for url in ("/a", "/b", "/c")],
+    ],
+)
+def test_a_part_that_is_down_keeps_no_purge_from_the_others(purge):
+    site = Site()
+    one, two = [WSGICache(ScriptedApp(site.answer), Parted(site.server), clock=site.clock) for _ in "12"]
+    urls = ("/a", "/b", "/c")
+    for url in urls:
+        ask(one, url)
+        assert ask(two, url).is_hit
+    site.version = 2
+    site.server.part("b").down = True
+    with contextlib.suppress(StoreError):  # nobody hears of what an unsafe request could not purge
+        purge((one, two, Client(Parted(site.server))))
+    assert [ask(two, url).body for url in ("/a", "/c")] == [b"v2", b"v2"]
