@@ -173,3 +173,22 @@ def test_a_part_that_is_down_keeps_no_purge_from_the_others(purge):
     with contextlib.suppress(StoreError):  # nobody hears of what an unsafe request could not purge
         purge((one, two, Client(Parted(site.server))))
     assert [ask(two, url).body for url in ("/a", "/c")] == [b"v2", b"v2"]
+
+
+def test_nobody_insists_to_pay_what_is_owed():
+    """A store that is not to be asked for a while refuses to be read, but takes a purge however long that
+    lasts; requests that look something up must not wait for it one after another."""
+    site = Site()
+    one, two = site.workers()
+    served(site, one, two)
+    site.server.down = True
+    site.version = 2
+    one.ask(method="POST")
+    site.server.down = False
+    read, one.store.mark_of = one.store.mark_of, refuse
+    mark = site.server.journal.mark
+    assert one.ask().detail == Reason.STORE_DOWN.name
+    assert site.server.journal.mark == mark
+    one.store.mark_of = read
+    assert one.ask().body == b"v2"
+    assert two.ask().body == b"v2"
