@@ -413,6 +413,16 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "Default: nowhere.",
         ),
         Option(
+            "dashboard", read_bool, False, "switch",
+            "Pages for a browser at admin_path, to look at what the cache does, purge and switch rules; needs "
+            "admin_path, a secret, and `wsgicache[dashboard]`.",
+        ),
+        Option(
+            "admin_auth", passed, None, "callable",
+            "admin_auth(environ): whether a request may use the dashboard without signing in with the secret, "
+            "such as for an administrator whom the app knows.",
+        ),
+        Option(
             "purge_method", read_bool, False, "switch",
             "Answer the method PURGE on every URL; needs a secret. Otherwise it is the app's to answer.",
         ),
@@ -564,6 +574,8 @@ class Settings:
     log: bool
     secret: str | None = field(repr=False)
     admin_path: str | None
+    dashboard: bool
+    admin_auth: Callable[[dict[str, Any]], bool] | None
     purge_method: bool
 
 
@@ -581,4 +593,8 @@ def settings_from(values: Mapping[str, Any], where: str = "keyword") -> Settings
         read["drop_fields"] = extended(read["drop_fields"], DEFAULT_DROPPED)
     if read["clock"] is not None and not callable(read["clock"]):
         raise OptionError(f"{where}: clock = {read['clock']!r} is not callable; give time.time")
+    if read["admin_auth"] is not None and not callable(read["admin_auth"]):
+        raise OptionError(
+            f"{where}: admin_auth = {read['admin_auth']!r} is not callable; give a function of the environ"
+        )
     return Settings(**read)
