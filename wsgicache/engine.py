@@ -42,6 +42,7 @@ from .stores.near import near_store
 from .stores.sieve import Slot
 from .switches import Switches
 
+<<<<<<< HEAD
 # A member by itself: to read one from its enum costs as much as a call, and a miss passes by many.
 _URI_MISS: Final[Reason] = Reason.URI_MISS
 _STORED: Final[Reason] = Reason.STORED
@@ -49,6 +50,8 @@ _VALID: Final[Verdict] = Verdict.VALID
 _HARD: Final[Verdict] = Verdict.HARD
 
 
+=======
+>>>>>>> 0072db9 (Show what the cache does on pages for a browser: tests of its doors and pages)
 RECENT: Final = 200
 """Decisions that are kept for the dashboard."""
 
@@ -511,7 +514,11 @@ class Engine:
     # --- looking -----------------------------------------------------------------------------------
 
     def counters(self) -> tuple[Mapping[str, int], bool]:
-        """The counters of all workers where they share a store that answers, else of this process; and which."""
+        """The counters of all workers where they share a store that answers, else of this process.
+
+        Returns:
+            The counters, and whether they are those of all workers.
+        """
         if self.counts is not None:
             self.counts.add(self.clock.wall())
             try:

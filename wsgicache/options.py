@@ -414,13 +414,13 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
         Option(
             "dashboard", read_bool, False, "switch",
-            "Pages for a browser at admin_path, to look at what the cache does, purge and switch rules; needs "
-            "admin_path, a secret, and `wsgicache[dashboard]`.",
+            "Pages for a browser at admin_path, to see what the cache does, to purge and to switch rules; "
+            "needs admin_path, a secret, and `wsgicache[dashboard]`.",
         ),
         Option(
             "admin_auth", passed, None, "callable",
-            "admin_auth(environ): whether a request may use the dashboard without signing in with the secret, "
-            "such as for an administrator whom the app knows.",
+            "A function of the environ that says True where a request may use the dashboard without signing "
+            "in with the secret, such as for an administrator whom the app knows. Default: none.",
         ),
         Option(
             "purge_method", read_bool, False, "switch",

@@ -1,8 +1,8 @@
 """What hits spared the app: about, because nobody knows how long a page would have taken that was not made.
 
-A hit of a page counts as the mean of what the app took for pages counted under the same name, and of the bytes
-that were stored for them. It is added up as it goes, by the means of that time, so that what is told of an
-hour does not change when an app gets slower in the next.
+A hit of a page counts as the mean of what the app took for pages counted under the same name, and of the
+bytes that were stored for them. It is added up as it goes, by the means of that time, so that what is told of
+an hour does not change when an app gets slower in the next.
 """
 
 from __future__ import annotations

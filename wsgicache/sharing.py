@@ -1,8 +1,8 @@
 """What the processes of a site tell each other through the store that they share, beside entries and purges.
 
-Counters, and what hits saved, are added to the shared ones now and then, never on the hit path: at the first request past it after
-`EVERY` seconds, and when the process ends. What a client outside the site must know (how queries are keyed,
-which rules there are) is kept beside the journal.
+Counters, and what hits saved, are added to the shared ones now and then, never on the hit path: at the first
+request past it after `EVERY` seconds, and when the process ends. What a client outside the site must know
+(how queries are keyed, which rules there are) is kept beside the journal.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
     /.cache/pages/recent      the last decisions of this worker
     /.cache/pages/explain     what a URL would get, and why
 
-Nothing changes on GET. A form needs the session, the token that is bound to it, and a browser that says that it was
-sent from here. Everything that comes from a client is escaped, and the policy of the pages lets no script run
-but their own.
+Nothing changes on GET. A form needs the session, the token that is bound to it, and a browser that says that
+it was sent from here. Everything that comes from a client is escaped, and the policy of the pages lets no
+script run but their own.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-NONE: Final = "–"
+NONE: Final = "\N{EN DASH}"
 """In place of a number that there is not."""
 
 _BYTES: Final = ("B", "kB", "MB", "GB", "TB", "PB")

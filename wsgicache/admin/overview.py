@@ -153,7 +153,7 @@ def by_rule(counts: Mapping[str, int]) -> list[Counted]:
 def _gathered(counts: Mapping[str, int], name_of: Callable[[str], str]) -> list[Counted]:
     rows: dict[str, dict[str, int]] = {}
     for name, row in named(counts).items():
-        if "hits" in row:  # others count by name as well
+        if not row.keys().isdisjoint(("hits", "misses", "bypasses")):  # others count by name as well
             sums = rows.setdefault(name_of(name), {})
             for what, n in row.items():
                 sums[what] = sums.get(what, 0) + n

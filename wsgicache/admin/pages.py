@@ -83,7 +83,7 @@ class Pages:
         }
 
     def _history(self, now: float, counts: Mapping[str, int]) -> Sequence[Point]:
-        """The last day; nothing where the store does not answer, or counts are this worker's alone for that."""
+        """The last day; nothing where the store does not answer."""
         known = self._cache.engine.counts
         try:
             return [] if known is None else known.history.points(now, DAY, counts)

@@ -1,7 +1,7 @@
 """Plots as SVG, made here so that they need no script. Pure.
 
-Colours, lines and sizes of text stand in the style sheet, because a strict policy allows no style in a page. A
-plot says in words what it shows; its numbers stand in a table beside it.
+Colours, lines and sizes of text stand in the style sheet, because a strict policy allows no style in a page.
+A plot says in words what it shows; its numbers stand in a table beside it.
 """
 
 from __future__ import annotations

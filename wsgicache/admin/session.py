@@ -1,7 +1,8 @@
 """Who is signed in to the dashboard: a signed cookie with an end, and what keeps others from using it.
 
-Nothing is kept on the server, so that any worker knows whom another has signed in; a new secret signs everybody
-out. A form works only with a token that is bound to the session, and only from a page of the same origin.
+Nothing is kept on the server, so that any worker knows whom another has signed in; a new secret signs
+everybody out. A form works only with a token that is bound to the session, and only from a page of the same
+origin.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BY_FIELD: Final = "field"
 
 
 class Session(NamedTuple):
-    """Somebody who is let in, and how: by the form, by the app, or by the secret in a field of each request."""
+    """Somebody who is let in, and how: by the form, by the app, or by the secret in a field."""
 
     id: str
     way: str
@@ -79,8 +80,11 @@ class Sessions:
         response.delete_cookie(COOKIE, **terms)
 
     def _terms(self, request: Request) -> dict[str, Any]:
-        """What the browser may do with the cookie. A front server that ends TLS says so by a field; whoever makes
-        it up only keeps his own cookie from being sent."""
+        """What the browser may do with the cookie.
+
+        A front server that ends TLS says so by a field; whoever makes it up only keeps his own cookie from
+        being sent.
+        """
         forwarded = request.headers.get("X-Forwarded-Proto", "").strip().lower()
         secure = request.scheme == "https" or forwarded == "https"
         return {"path": self._path, "secure": secure, "httponly": True, "samesite": "Strict"}
@@ -97,8 +101,7 @@ class Sessions:
 def is_same_origin(environ: Mapping[str, Any]) -> bool:
     """Whether a browser says that a request was made by a page of this site (ADM-03).
 
-    By Sec-Fetch-Site, which no page can forge, else by Origin (RFC 6454 §7). What says neither is no browser that
-    could tell, and is refused.
+    By Sec-Fetch-Site, which no page can forge, else by Origin (RFC 6454 §7). What says neither is refused.
     """
     site = environ.get("HTTP_SEC_FETCH_SITE")
     if site is not None:
@@ -115,8 +118,8 @@ def is_same_origin(environ: Mapping[str, Any]) -> bool:
 class Guesses:
     """Counts wrong secrets by the address they come from, and has whoever made too many wait.
 
-    An address proves nothing, so nobody is let in for it; this only slows down. It is counted in this process,
-    and the table is bounded: it simply starts again when it is full.
+    An address proves nothing, so nobody is let in for it; this only slows down. It is counted in this
+    process, and the table is bounded: it simply starts again when it is full.
 
     Args:
         wall: the clock, seconds.
