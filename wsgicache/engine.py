@@ -42,7 +42,6 @@ from .stores.near import near_store
 from .stores.sieve import Slot
 from .switches import Switches
 
-<<<<<<< HEAD
 # A member by itself: to read one from its enum costs as much as a call, and a miss passes by many.
 _URI_MISS: Final[Reason] = Reason.URI_MISS
 _STORED: Final[Reason] = Reason.STORED
@@ -50,8 +49,6 @@ _VALID: Final[Verdict] = Verdict.VALID
 _HARD: Final[Verdict] = Verdict.HARD
 
 
-=======
->>>>>>> 0072db9 (Show what the cache does on pages for a browser: tests of its doors and pages)
 RECENT: Final = 200
 """Decisions that are kept for the dashboard."""
 

@@ -38,7 +38,7 @@ class Site:
             "clock": self.clock,
             "rules": rules,
         }
-        self.cache = WSGICache(self.app, **{**given, **options})
+        self.cache = WSGICache(self.app, **{**given, "clock": self.clock, **options})
 
     def ask(self, url="/post/1", **more):
         return ask(self.cache, url, **more)

@@ -59,13 +59,19 @@ def chromium():
 
 @pytest.fixture
 def app():
-    return ScriptedApp(Response(headers=[HTML, ("Cache-Tag", EVIL), ("Cache-Tag", "posts")], body=b"x" * 3000))
+    return ScriptedApp(
+        Response(headers=[HTML, ("Cache-Tag", EVIL), ("Cache-Tag", "posts")], body=b"x" * 3000)
+    )
 
 
 @pytest.fixture
 def cache(app):
     cache = WSGICache(
-        app, admin_path="/.cache", dashboard=True, secret=SECRET, rules=[Rule("/a/*", bypass=True, name="admin")]
+        app,
+        admin_path="/.cache",
+        dashboard=True,
+        secret=SECRET,
+        rules=[Rule("/a/*", bypass=True, name="admin")],
     )
     yield cache
     cache.close()
@@ -127,7 +133,9 @@ def test_a_wrong_secret_is_refused_and_the_right_one_shows_plots(page):
     assert box["height"] > 80
     bar = plot.locator("rect.series-0").first
     assert bar.bounding_box()["height"] > 1
-    assert bar.evaluate("bar => getComputedStyle(bar).fill") == "rgb(11, 110, 127)", "the style sheet is in force"
+    assert bar.evaluate("bar => getComputedStyle(bar).fill") == "rgb(11, 110, 127)", (
+        "the style sheet is in force"
+    )
     cookie = next(each for each in page.context.cookies() if each["name"] == "wsgicache-session")
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", BASE)
     assert SECRET not in page.content()
@@ -257,7 +265,14 @@ def test_a_narrow_screen_shows_all_of_it(scheme, page):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 740})
     sign_in(page)
-    for name in ("", "pages/routes", "pages/entries", "pages/rules", "pages/recent", "pages/explain?url=/post/1"):
+    for name in (
+        "",
+        "pages/routes",
+        "pages/entries",
+        "pages/rules",
+        "pages/recent",
+        "pages/explain?url=/post/1",
+    ):
         page.goto(f"{BASE}{name}")
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 360, f"{name} is {wide} wide"

@@ -14,6 +14,14 @@ from wsgicache.config import from_ini
 from wsgicache.options import OptionError
 from wsgicache.testing import FakeClock, ScriptedApp, ask
 
+SWITCH = {"name": "admin", "enabled": "off"}
+
+
+def switch_off(browser, token, **more):
+    """Send the form that switches a rule off."""
+    return browser.post("pages/rules", {"token": token, **SWITCH}, **more)
+
+
 # --- when it is made ---
 
 

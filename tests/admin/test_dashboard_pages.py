@@ -10,6 +10,7 @@ from wsgicache import Reason, WSGICache
 from wsgicache.admin import entries
 from wsgicache.engine import RECENT
 from wsgicache.history import EVERY
+from wsgicache.inventory import SOFT_PURGED
 from wsgicache.testing import Response, ScriptedApp, SharedServer, SharedStore, ask
 
 EVIL = '"><img src=x onerror=alert(1)>'
@@ -395,7 +396,7 @@ def test_a_soft_purge(site, browser):
     site.warm()
     assert browser.purge("url", "/post/1", soft="on").code == 303
     (row,) = cells(browser.page("pages/entries").table)
-    assert row[2] == "soft-purged"
+    assert row[2] == SOFT_PURGED
     assert site.ask().detail == Reason.STALE_PURGED.name
 
 

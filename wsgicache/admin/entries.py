@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ..engine import Engine, place
 from ..entry import Entry
+from ..inventory import FRESH, SOFT_PURGED, STALE
 from ..journal import Verdict
 from ..key import parse_url, split_key
 from . import figures
@@ -103,7 +104,7 @@ def _row(engine: Engine, entry: Entry, now: float) -> Row | None:
         size=len(entry.body),
         age=max(0.0, now - entry.since),
         ttl=entry.fresh_until - now,
-        state="soft-purged" if verdict is Verdict.SOFT else "fresh" if entry.fresh_until > now else "stale",
+        state=SOFT_PURGED if verdict is Verdict.SOFT else FRESH if entry.fresh_until > now else STALE,
         groups=entry.terms.groups,
         variant=tuple(zip(entry.terms.varying, entry.values, strict=True)),
     )
