@@ -1,7 +1,7 @@
 """The dashboard in a real browser, over sockets.
 
-Needs Debian's `chromium` (apt-get install chromium) and the Python package `playwright`, which is in the extra
-`test`; nothing else is downloaded.
+Needs Debian's `chromium` (apt-get install chromium) and the Python package `playwright`, which is in the
+extra `test`; nothing else is downloaded.
 """
 
 import shutil
@@ -104,7 +104,7 @@ def opened(chromium, site, **options):
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     yield page
-    assert not [text for text in said if "403" not in text and "favicon" not in text and "404" not in text]
+    assert not [text for text in said if "status of 403" not in text]
     context.close()
 
 
@@ -179,7 +179,9 @@ def test_adm_04_scripts_in_paths_and_groups_are_text(page):
     assert not [url for url in asked if url.endswith("/evil")]
 
 
-def test_adm_04_the_policy_stops_what_would_come_through(page):
+def test_adm_04_the_policy_stops_what_would_come_through(chromium, site):
+    context = chromium.new_context(base_url=site)
+    page = context.new_page()
     sign_in(page)
     page.get_by_role("heading", name="Overview").wait_for()
     ran = page.evaluate(
@@ -191,12 +193,7 @@ def test_adm_04_the_policy_stops_what_would_come_through(page):
         })"""
     )
     assert ran is False
-    page.evaluate("() => console.clear()")
-
-
-test_adm_04_the_policy_stops_what_would_come_through = pytest.mark.usefixtures("page")(
-    test_adm_04_the_policy_stops_what_would_come_through
-)
+    context.close()
 
 
 @pytest.mark.parametrize("action", ["login", "pages/entries", "logout"])
@@ -255,7 +252,7 @@ def test_whoever_reads_a_decision_keeps_it_open(page):
     warm(page, "/post/2")
     with page.expect_response("**fragment=1"):
         page.clock.run_for(6_000)
-    playwright.expect(page.locator("tbody tr")).to_have_count(2)
+    playwright.expect(page.locator("tbody tr")).to_have_count(4)
     assert page.locator("details[open]").count() == 1
 
 
@@ -265,6 +262,7 @@ def test_a_narrow_screen_shows_all_of_it(scheme, page):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 740})
     sign_in(page)
+    page.get_by_role("heading", name="Overview").wait_for()
     for name in (
         "",
         "pages/routes",
@@ -298,7 +296,7 @@ CONTRAST = """() => {
     const ink = numbers(node instanceof SVGElement ? style.fill : style.color);
     const [a, b] = [light(ink), light(behind(node))].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) poor.push(`${node.tagName} ${walker.currentNode.textContent.trim()}: ${ratio.toFixed(2)}`);
+    if (ratio < 4.5) poor.push(`${walker.currentNode.textContent.trim()}: ${ratio.toFixed(2)}`);
   }
   return poor;
 }"""
@@ -311,8 +309,11 @@ def test_every_text_can_be_told_from_what_is_behind_it(scheme, page):
     page.goto(BASE)
     assert page.evaluate(CONTRAST) == []
     sign_in(page, "wrong")
+    page.get_by_role("alert").wait_for()
+    page.wait_for_load_state()  # the style sheet too
     assert page.evaluate(CONTRAST) == []
     sign_in(page)
+    page.get_by_role("heading", name="Overview").wait_for()
     for name in ("", "pages/routes", "pages/entries?purged=1", "pages/rules", "pages/recent"):
         page.goto(f"{BASE}{name}")
         assert page.evaluate(CONTRAST) == []

@@ -83,7 +83,16 @@ def test_it_is_found_where_the_site_is_mounted():
 
 
 @pytest.mark.parametrize(
-    "name", [*PAGES, "pages/entry?id=x", "pages/nothing", "login", "static/dashboard.css", "static/../x"]
+    "name",
+    [
+        *PAGES,
+        "pages/entry?id=x",
+        "pages/nothing",
+        "login",
+        "static/dashboard.css",
+        "static/icon.svg",
+        "static/../x",
+    ],
 )
 @pytest.mark.parametrize("let_in", [True, False])
 def test_every_answer_is_for_now_and_runs_nothing_of_others(name, let_in):

@@ -56,7 +56,11 @@ HEADERS: Final = (
 )  # fmt: skip
 """Fields of every answer."""
 
-STATIC: Final = {"dashboard.css": "text/css", "dashboard.js": "text/javascript"}
+STATIC: Final = {
+    "dashboard.css": "text/css; charset=utf-8",
+    "dashboard.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
 
 MENU: Final = (
     ("", "Overview"),
@@ -295,7 +299,7 @@ class Dashboard:
     def _file(self, name: str) -> Response:
         if name not in self._static:
             return self._asked_for_secret()
-        return Response(self._static[name], content_type=f"{STATIC[name]}; charset=utf-8")
+        return Response(self._static[name], content_type=STATIC[name])
 
     def _to(self, name: str) -> Response:
         return Response(status=303, headers={"Location": self._base + name})
