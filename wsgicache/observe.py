@@ -61,8 +61,8 @@ class ByName:
     Args:
         name_of: the name for a base key; None where the page has none. Asked once for each entry that is
             hit, and for each request that takes the long way.
-        others: where names come from clients: the name for what was never a hit nor stored, and for what
-            comes when there are `limit` names.
+        others: where names come from clients: the name for pages that were never found, and for what comes
+            when there are `limit` names.
         limit: names that are told apart, where `others` is given.
         by_rule: have a row for each rule that was in force, named `name RULE rule`.
     """
@@ -100,7 +100,7 @@ class ByName:
         """The counts of a page.
 
         Args:
-            proven: it was stored or is a hit, so that it is no name that a client made up.
+            proven: there is such a page, so that it is no name that a client made up.
         """
         name = self._name_of(key)
         if name is None:
@@ -120,7 +120,8 @@ class ByName:
 
     def record(self, outcome: Outcome) -> None:
         """Count a request that took the long way."""
-        proven = outcome.reason.is_hit or outcome.size is not None
+        found = outcome.status is not None and 200 <= outcome.status < 300
+        proven = found or outcome.reason.is_hit or outcome.size is not None
         row = self._row_of(outcome.key or outcome.path or "", outcome.rule, proven=proven)
         if row is None:
             return

@@ -235,7 +235,7 @@ def test_routes_and_rules():
     told = {row[0]: row[1:] for row in cells(by_route)}
     assert told["/post/*"] == ["3", "1", "75.0%", "1BYPASS_QUERY 1", "2 s", "6 s", "30 B"]
     assert told["/other"][:3] == ["1", "1", "50.0%"]
-    assert told["(others)"][3] == "1BYPASS_RULE 1"
+    assert told["/admin/*"][3] == "1BYPASS_RULE 1"
     told = {row[0]: row[1:] for row in cells(by_rule)}
     assert told["/post/*"][:3] == ["3", "1", "75.0%"]
     assert told["admin"][3] == "1BYPASS_RULE 1"
@@ -458,6 +458,22 @@ def test_a_rule_that_another_worker_switched_is_shown():
         each.ask()
     one.cache.rules.disable("admin")
     assert cells(signed_in(two).page("pages/rules").table)[0][3] == "off"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/x query=key ignore_query=utm_*,gclid",
+        "/x ttl=60 statuses=200,404:10",
+        "/x methods=GET,HEAD enabled=false",
+        "/x ttl=60 override cookies=ignore vary=accept,x-a",
+    ],
+)
+def test_options_are_shown_as_an_ini_has_them(line):
+    site = Site(rules=[Rule.parse("it", line)])
+    (row,) = cells(signed_in(site).page("pages/rules").table)
+    assert set(f"{row[1]} {row[2]}".split()) == set(line.split())
+    assert str(Rule.parse("it", f"{row[1]} {row[2]}")) == str(Rule.parse("it", line))
 
 
 def test_there_are_no_rules():

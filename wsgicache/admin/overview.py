@@ -100,7 +100,7 @@ def _plots(
         f"a hit ratio of {figures.percent(hit_ratio(sums))}, a coverage of "
         f"{figures.percent(coverage(sums))}.",
         ("hit ratio", "coverage"), lambda n, _: [hit_ratio(n), coverage(n)],
-        unit=figures.percent, top=1.0,
+        unit="{:.0%}".format, top=1.0,
     )  # fmt: skip
     time = plot(
         "time", "Time saved, a minute",

@@ -186,9 +186,18 @@ def absolute(url: str, request: Request) -> str:
 
 
 def _options(options: Mapping[str, Any]) -> str:
-    given = [(name, value) for name, value in options.items() if value != RULE_OPTIONS[name].default]
-    return ", ".join(
-        [name if value is True else f"{name}={value!r}" for name, value in given if name != "name"]
+    """The options that were given, as an ini has them."""
+    given = {name: value for name, value in options.items() if value != RULE_OPTIONS[name].default}
+    given.pop("name", None)
+    return " ".join([name if value is True else f"{name}={_written(value)}" for name, value in given.items()])
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Mapping):
+        pairs = value.items()
+        return ",".join([str(name) if n is None else f"{name}:{n}" for name, n in pairs])
+    return (
+        ",".join(value) if isinstance(value, tuple) else str(value).lower() if value is False else str(value)
     )
 
 
