@@ -6,7 +6,7 @@ import pytest
 from bs4 import BeautifulSoup
 from dashboard_helpers import BASE, HTML, PAGES, SECRET, SENT, Browser, Site, cells, signed_in
 
-from wsgicache import Reason, WSGICache
+from wsgicache import Reason, Rule, WSGICache
 from wsgicache.admin import entries
 from wsgicache.engine import RECENT
 from wsgicache.history import EVERY
