@@ -89,8 +89,6 @@ def from_ini(local_conf: Mapping[str, str], where: str) -> tuple[Settings, tuple
                 raise OptionError(f"{where}: {error}") from None
         elif key in ("rules", "clock"):
             raise OptionError(f"{where}: {key} = {value!r}: in an ini, write rule.NAME = /path/* options")
-        elif key == "admin_auth":
-            raise OptionError(f"{where}: {key} = {value!r}: an ini cannot name a function; give it in Python")
         else:
             values[key] = read_option(OPTIONS, key, value, where)
     return settings_from(values, where), tuple(rules)

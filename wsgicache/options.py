@@ -150,6 +150,13 @@ def read_optional_text(value: Any) -> str | None:
     return None if value is None or value == "" else read_text(value)
 
 
+def read_callable(value: Any) -> Any:
+    """A callable, or None."""
+    if value is not None and not callable(value):
+        raise ValueError("give a callable, such as a function, in Python")
+    return value
+
+
 def read_path(value: Any) -> str | None:
     """A path below which something is, or None."""
     path = read_optional_text(value)
@@ -418,7 +425,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "needs admin_path, a secret, and `wsgicache[dashboard]`.",
         ),
         Option(
-            "admin_auth", passed, None, "callable",
+            "admin_auth", read_callable, None, "callable",
             "A function of the environ that says True where a request may use the dashboard without signing "
             "in with the secret, such as for an administrator whom the app knows. Default: none.",
         ),
@@ -593,8 +600,4 @@ def settings_from(values: Mapping[str, Any], where: str = "keyword") -> Settings
         read["drop_fields"] = extended(read["drop_fields"], DEFAULT_DROPPED)
     if read["clock"] is not None and not callable(read["clock"]):
         raise OptionError(f"{where}: clock = {read['clock']!r} is not callable; give time.time")
-    if read["admin_auth"] is not None and not callable(read["admin_auth"]):
-        raise OptionError(
-            f"{where}: admin_auth = {read['admin_auth']!r} is not callable; give a function of the environ"
-        )
     return Settings(**read)

@@ -328,7 +328,7 @@ def test_a_bad_variable_is_refused(name, text, parts):
 
 
 @pytest.mark.parametrize(
-    ("key", "way"), [("rules", r"rule\.NAME"), ("clock", r"rule\.NAME"), ("admin_auth", "give it in Python")]
+    ("key", "way"), [("rules", r"rule\.NAME"), ("clock", r"rule\.NAME"), ("admin_auth", "in Python")]
 )
 def test_what_an_ini_cannot_say_is_refused_with_the_way_to_say_it(key, way):
     with pytest.raises(OptionError, match=rf"site\.ini: .*{way}"):
