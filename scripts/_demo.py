@@ -132,7 +132,7 @@ def main() -> int:
         ):
             tell(port)
             if not once:
-                keep_serving(server, port)
+                keep_serving(server, port, Path(folder) / "instance" / "dashboard-secret")
     except DemoFailed as failure:
         print(f"\nThe demo failed: {failure}", file=sys.stderr)
         return 1
@@ -235,8 +235,10 @@ def tell(port: int) -> None:
         raise DemoFailed("the post does not show its new title.")
 
 
-def keep_serving(server: subprocess.Popen[bytes], port: int) -> None:
+def keep_serving(server: subprocess.Popen[bytes], port: int, secret: Path) -> None:
     """Wait for Ctrl-C."""
+    print(f"The dashboard of the cache is at http://127.0.0.1:{port}/.cache/")
+    print(f"Sign in with the secret that was made for this run: {secret.read_text()}")
     print(f"The site is at http://127.0.0.1:{port}/ until you press Ctrl-C.", flush=True)
     server.wait()
     raise DemoFailed(f"gunicorn ended by itself, with status {server.returncode}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from werkzeug.wrappers import Response
 
@@ -15,11 +15,23 @@ from .config import configure
 from .engine import Engine
 from .explain import Explanation, explain
 from .follow import Follower
-from .options import Settings
+from .options import OptionError, Settings
 from .purge import Purges, QueryForms
 from .rules import Rule, RuleSet
 from .stores import Store
 from .wsgi import Middleware
+
+
+class Operators(Protocol):
+    """A small app for operators, beside the wrapped one."""
+
+    def takes(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a request is for it and not for the app."""
+        ...
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        ...
 
 
 class WSGICache(Purges, Middleware):
@@ -42,16 +54,22 @@ class WSGICache(Purges, Middleware):
 
     def _furnish(self, app: App, settings: Settings, rules: Iterable[Rule]) -> None:
         path, method = settings.admin_path, settings.purge_method
+        operators: list[Operators] = []
+        if settings.dashboard:
+            operators.append(_dashboard(self, settings))
         if path is not None or method:
             guard = Guard(settings.secret, "purge_method" if path is None else "admin_path")
-            self._endpoint = Endpoint(self, guard, path, purge_method=method)
+            operators.append(Endpoint(self, guard, path, purge_method=method))
+        if operators:
+            self._operators = operators
             self._serve = self._serve_operators  # type: ignore[method-assign]
         Middleware.__init__(self, _callable(app), Engine(settings, RuleSet(rules)))
 
     def _serve_operators(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """What `_serve` is where something is answered beside the app: others do not pay for asking."""
-        if self._endpoint.takes(environ):
-            return self._endpoint(environ, start_response)
+        for app in self._operators:
+            if app.takes(environ):
+                return app(environ, start_response)
         return Middleware._serve(self, environ, start_response)
 
     @classmethod
@@ -150,6 +168,22 @@ class WSGICache(Purges, Middleware):
     def close(self) -> None:
         """Let go of the store. The cache must not be used afterwards."""
         self.engine.close()
+
+
+def _dashboard(cache: WSGICache, settings: Settings) -> Operators:
+    """The dashboard.
+
+    Raises:
+        OptionError: something that it needs is missing; the message says the remedy.
+    """
+    if settings.admin_path is None:
+        raise OptionError("dashboard = True needs a path of its own: admin_path = /.cache")
+    guard = Guard(settings.secret, "dashboard")
+    try:
+        from .admin.dashboard import Dashboard
+    except ImportError as error:
+        raise OptionError(f"dashboard = True: {error}") from None
+    return Dashboard(cache, guard, settings.admin_path, settings.admin_auth)
 
 
 def _callable(app: App) -> App:

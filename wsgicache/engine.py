@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from .background import Refresher
@@ -24,7 +25,7 @@ from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
 from .key import search_key, selectors, target_of, variant_key, varying_values
 from .leases import Leases
-from .observe import Observer
+from .observe import ByName, Observer
 from .options import OptionError, Settings
 from .outcome import Reason
 from .owed import Owed
@@ -32,10 +33,11 @@ from .plan import Plan, normalisers_for, plans_for
 from .policy import Admission, admit, judge
 from .profile import PROFILES
 from .ready import ALWAYS, ReadyVariants, ready
+from .routes import OTHER, route_of
 from .rules import RuleSet
 from .search import search_rules
 from .sharing import SITE, SharedCounts, describe
-from .stores import Store, StoreOptions, open_store
+from .stores import Store, StoreError, StoreOptions, open_store
 from .stores.near import near_store
 from .stores.sieve import Slot
 from .switches import Switches
@@ -45,6 +47,10 @@ _URI_MISS: Final[Reason] = Reason.URI_MISS
 _STORED: Final[Reason] = Reason.STORED
 _VALID: Final[Verdict] = Verdict.VALID
 _HARD: Final[Verdict] = Verdict.HARD
+
+
+RECENT: Final = 200
+"""Decisions that are kept for the dashboard."""
 
 
 class Found:
@@ -113,9 +119,13 @@ class Engine:
         self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
         rules.watch(self._switched)
         self.counts: SharedCounts | None = None
-        if self.shared:
-            first = self.followers[0].store
+        first = self.followers[0].store
+        if settings.dashboard:
+            self.observer.by_name = ByName(route_of, OTHER, by_rule=True)
+            self.observer.recent = deque(maxlen=RECENT)
+        if self.shared or settings.dashboard:  # what one process holds is kept in the same way
             self.counts = SharedCounts(self.observer, first, self._store_failed)
+        if self.shared:
             self.switches.publish_to(first, self.append)
         for part in parts:
             watch = getattr(part, "watch", None)
@@ -326,7 +336,7 @@ class Engine:
         else:
             passes = cookie_pass(admission.plan.cookies, stored.terms)
             until = getattr(slot, "until", float("inf"))
-            count = self.observer.counter_of(stored.key)
+            count = self.observer.counter_of(stored.key, admission.plan.label)
             slot.ready = ready(stored, passes, shift, rules, count, found.follower.trust, until)
         slot.stamp = stamp
 
@@ -410,7 +420,7 @@ class Engine:
             if self.peek is None or self.shared:
                 entry = with_etag(entry)
             follower.follow_now(entry.key)  # what was purged while the app was working
-            key = _place(entry) if entry.terms.varying else entry.key
+            key = place(entry) if entry.terms.varying else entry.key
             if follower.verdict(entry) is _HARD:
                 return Reason.NOT_STORED_RACED, entry
             if not follower.store.set(key, entry, entry.keep_until, token):
@@ -453,7 +463,7 @@ class Engine:
 
     def revoke(self, entry: Entry) -> None:
         """Take back an entry that turned out not to be fit, unless it was replaced already."""
-        key = _place(entry)
+        key = place(entry)
         follower = self.follower_of(key)
         store = follower.store
         try:
@@ -505,6 +515,22 @@ class Engine:
             self.owed.add(purges)
             self.stamp = object()  # nothing is served unasked until the store has heard of it
 
+    # --- looking -----------------------------------------------------------------------------------
+
+    def counters(self) -> tuple[Mapping[str, int], bool]:
+        """The counters of all workers where they share a store that answers, else of this process.
+
+        Returns:
+            The counters, and whether they are those of all workers.
+        """
+        if self.counts is not None:
+            self.counts.add(self.clock.wall())
+            try:
+                return self.followers[0].store.counters(), self.shared
+            except StoreError:
+                return self.counts.own(), False
+        return self.observer.counts(), False
+
     def close(self) -> None:
         """Let go of the store."""
         if self.counts is not None:
@@ -523,7 +549,7 @@ def _after_fork() -> None:
 in_child(_after_fork)
 
 
-def _place(entry: Entry) -> str:
+def place(entry: Entry) -> str:
     """The key that an entry is stored under."""
     varying = entry.terms.varying
     return variant_key(entry.key, varying, entry.values) if varying else entry.key

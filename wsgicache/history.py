@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from .observe import summary
+from .savings import SAVED_BYTES, SAVED_TIME, saved
 from .stores import Store
 
 EVERY: Final = 300
@@ -23,8 +24,10 @@ KEPT: Final = 24 * 3600 // EVERY + 1
 
 NAME: Final = "history"
 
-FIELDS: Final = ("requests", "hits", "stale_hits", "misses", "collapsed", "store_failures")
-"""What a line tells, of `summary`."""
+FIELDS: Final = (
+    "requests", "hits", "stale_hits", "misses", "collapsed", "store_failures", SAVED_TIME, SAVED_BYTES,
+)  # fmt: skip
+"""What a line tells, of `summary` and of `saved`."""
 
 
 class Point(NamedTuple):
@@ -60,8 +63,7 @@ class History:
         bucket = int(now) // EVERY
         lines = self._read()
         if not lines or lines[-1][0] < bucket:
-            told = summary(self._store.counters() if counts is None else counts)
-            lines.append([bucket, *[told[name] for name in FIELDS]])
+            lines.append([bucket, *_line(self._store.counters() if counts is None else counts)])
             self._store.set_meta(NAME, json.dumps({"fields": FIELDS, "lines": lines[-KEPT:]}))
         self._next = float((bucket + 1) * EVERY)
 
@@ -83,14 +85,18 @@ class History:
         Raises:
             StoreError: the store does not answer.
         """
-        told = summary(counts)
         lines = [line for line in self._read() if line[0] * EVERY >= now - seconds - EVERY]
         instants = [(line[0] * EVERY, line[1:]) for line in lines]
-        instants.append((int(now), [told[name] for name in FIELDS]))
+        instants.append((int(now), _line(counts)))
         return [
             Point(at, max(1, at - before), _growth(was, are))
             for (before, was), (at, are) in pairwise(instants)
         ]
+
+
+def _line(counts: Mapping[str, int]) -> list[int]:
+    told = {**summary(counts), **saved(counts)}
+    return [told[name] for name in FIELDS]
 
 
 def _growth(was: Sequence[int], are: Sequence[int]) -> dict[str, int]:

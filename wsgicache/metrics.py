@@ -98,14 +98,7 @@ class HasEngine(Protocol):
 
 def counters(cache: HasEngine) -> tuple[Mapping[str, int], bool]:
     """The counters of all workers where they share a store that answers, else of this process; and which."""
-    engine = cache.engine
-    if engine.counts is not None:
-        engine.counts.add(engine.clock.wall())
-        try:
-            return engine.followers[0].store.counters(), True
-        except StoreError:
-            pass
-    return engine.observer.counts(), False
+    return cache.engine.counters()
 
 
 def _stats(cache: HasEngine) -> Mapping[str, int]:

@@ -51,6 +51,9 @@ class Row:
 BYPASS: Final = "bypass:"
 """Before the name of a reason, in a row's details."""
 
+RULE: Final = "\t"
+"""Between a name and the rule that was in force, in the name of a row."""
+
 
 class ByName:
     """What was counted by a name of pages, such as that of the view that makes them.
@@ -58,13 +61,26 @@ class ByName:
     Args:
         name_of: the name for a base key; None where the page has none. Asked once for each entry that is
             hit, and for each request that takes the long way.
-        others: where names come from clients: the name for what was never a hit nor stored.
+        others: where names come from clients: the name for pages that were never found, and for what comes
+            when there are `limit` names.
+        limit: names that are told apart, where `others` is given.
+        by_rule: have a row for each rule that was in force, named `name RULE rule`.
     """
 
-    def __init__(self, name_of: Callable[[str], str | None], others: str | None = None) -> None:
+    def __init__(
+        self,
+        name_of: Callable[[str], str | None],
+        others: str | None = None,
+        *,
+        limit: int = 100,
+        by_rule: bool = False,
+    ) -> None:
         self._name_of = name_of
         self._others = others
+        self._limit = limit
+        self._names: set[str] = set()
         self._lock = threading.Lock()
+        self.by_rule: Final = by_rule
         self.rows: dict[str, Row] = {}
 
     def after_fork(self) -> None:
@@ -76,10 +92,25 @@ class ByName:
         row = self.rows.get(name)
         return self.rows.setdefault(name, Row()) if row is None else row
 
-    def row_of(self, key: str | None) -> Row | None:
-        """The counts of a page."""
-        name = None if key is None else self._name_of(key)
-        return None if name is None else self.row(name)
+    def row_of(self, key: str | None, rule: str | None = None) -> Row | None:
+        """The counts of a page that is hit."""
+        return None if key is None else self._row_of(key, rule, proven=True)
+
+    def _row_of(self, key: str, rule: str | None, *, proven: bool) -> Row | None:
+        """The counts of a page.
+
+        Args:
+            proven: there is such a page, so that it is no name that a client made up.
+        """
+        name = self._name_of(key)
+        if name is None:
+            return None
+        if self._others is not None and name not in self._names:
+            if proven and len(self._names) < self._limit:
+                self._names.add(name)
+            else:
+                name = self._others
+        return self.row(f"{name}{RULE}{rule}" if self.by_rule and rule is not None else name)
 
     def add(self, name: str, what: str, n: int = 1) -> None:
         """Add to a detail of a name."""
@@ -89,12 +120,11 @@ class ByName:
 
     def record(self, outcome: Outcome) -> None:
         """Count a request that took the long way."""
-        name = self._name_of(outcome.key or outcome.path or "")
-        if name is None:
+        found = outcome.status is not None and 200 <= outcome.status < 300
+        proven = found or outcome.reason.is_hit or outcome.size is not None
+        row = self._row_of(outcome.key or outcome.path or "", outcome.rule, proven=proven)
+        if row is None:
             return
-        if self._others is not None and name not in self.rows and outcome.size is None:
-            name = name if outcome.reason.is_hit else self._others
-        row = self.row(name)
         if outcome.reason in _MISSES and outcome.detail is not Reason.MISS_MARKER:
             row.misses.add()
         elif outcome.reason.is_hit:
@@ -174,13 +204,14 @@ class Observer:
         if self.by_name is not None:
             self.by_name.after_fork()
 
-    def counter_of(self, key: str) -> Callable[[], int]:
+    def counter_of(self, key: str, rule: str | None = None) -> Callable[[], int]:
         """What counts one fresh hit of a page.
 
         Args:
             key: the page's base key.
+            rule: the label of the rule in force.
         """
-        row = None if self.by_name is None else self.by_name.row_of(key)
+        row = None if self.by_name is None else self.by_name.row_of(key, rule)
         return self.hit if row is None else row.fast.add
 
     def record(self, outcome: Outcome) -> None:

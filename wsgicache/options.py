@@ -150,6 +150,13 @@ def read_optional_text(value: Any) -> str | None:
     return None if value is None or value == "" else read_text(value)
 
 
+def read_callable(value: Any) -> Any:
+    """A callable, or None."""
+    if value is not None and not callable(value):
+        raise ValueError("give a callable, such as a function, in Python")
+    return value
+
+
 def read_path(value: Any) -> str | None:
     """A path below which something is, or None."""
     path = read_optional_text(value)
@@ -413,6 +420,16 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "Default: nowhere.",
         ),
         Option(
+            "dashboard", read_bool, False, "switch",
+            "Pages for a browser at admin_path, to see what the cache does, to purge and to switch rules; "
+            "needs admin_path, a secret, and `wsgicache[dashboard]`.",
+        ),
+        Option(
+            "admin_auth", read_callable, None, "callable",
+            "A function of the environ that says True where a request may use the dashboard without signing "
+            "in with the secret, such as for an administrator whom the app knows. Default: none.",
+        ),
+        Option(
             "purge_method", read_bool, False, "switch",
             "Answer the method PURGE on every URL; needs a secret. Otherwise it is the app's to answer.",
         ),
@@ -564,6 +581,8 @@ class Settings:
     log: bool
     secret: str | None = field(repr=False)
     admin_path: str | None
+    dashboard: bool
+    admin_auth: Callable[[dict[str, Any]], bool] | None
     purge_method: bool
 
 

@@ -1,8 +1,8 @@
 """What the processes of a site tell each other through the store that they share, beside entries and purges.
 
-Counters are added to the shared ones now and then, never on the hit path: at the first request past it after
-`EVERY` seconds, and when the process ends. What a client outside the site must know (how queries are keyed,
-which rules there are) is kept beside the journal.
+Counters, and what hits saved, are added to the shared ones now and then, never on the hit path: at the first
+request past it after `EVERY` seconds, and when the process ends. What a client outside the site must know
+(how queries are keyed, which rules there are) is kept beside the journal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .history import History
 from .observe import Observer
 from .plan import Plan
 from .rules import RuleSet
+from .savings import savings
 from .stores import Store
 
 EVERY: Final = 10.0
@@ -40,7 +41,8 @@ class SharedCounts:
     def __init__(self, observer: Observer, store: Store, failed: Callable[[Exception], None]) -> None:
         self._observer = observer
         self._store = store
-        self._history = History(store)
+        self.history: Final = History(store)
+        """How they grew."""
         self._failed = failed
         self._added: Mapping[str, int] = {}
         self._lock = threading.Lock()
@@ -52,7 +54,7 @@ class SharedCounts:
     def after_fork(self) -> None:
         """In a forked child: what was counted so far is the parent's to add."""
         self._lock = threading.Lock()
-        self._added = self._counts()
+        self._added = self.own()
         self._pid = os.getpid()
 
     def add(self, now: float) -> None:
@@ -62,21 +64,22 @@ class SharedCounts:
         try:
             self.due = now + EVERY
             self._add()
-            self._history.note(now)
+            self.history.note(now)
         except Exception as error:
             self._failed(error)
         finally:
             self._lock.release()
 
     def _add(self) -> None:
-        counts = self._counts()
+        counts = self.own()
         new = {name: n - self._added.get(name, 0) for name, n in counts.items()}
         new = {name: n for name, n in new.items() if n}
         if new:
-            self._store.incr_many(new)
+            self._store.incr_many({**new, **savings(new, counts, self._store.counters)})
         self._added = counts
 
-    def _counts(self) -> dict[str, int]:
+    def own(self) -> dict[str, int]:
+        """What this process has counted."""
         by_name = self._observer.by_name
         return {**self._observer.counts(), **({} if by_name is None else by_name.counts())}
 

@@ -6,6 +6,7 @@ It is an ordinary Flask app. Only ``save_post`` knows of the cache: it purges wh
 import fcntl
 import secrets
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -44,31 +45,45 @@ def create_app(instance: str | Path, report_seconds: float = 0.4) -> Flask:
     )
     db.init_app(app)
     app.register_blueprint(site)
-    with open(instance / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # workers start together; the first one fills
-        app.secret_key = _secret(instance / "secret")
-        with app.app_context():
-            _prepare_database()
+    app.secret_key = kept_secret(instance, "secret")
+    with _locked(instance), app.app_context():
+        _prepare_database()
     return app
 
 
 def paste_app(global_conf, instance=None, report_seconds="0.4"):
     """Build the site from its section of an ini file (``paste.app_factory``)."""
-    instance = instance or global_conf.get("instance") or Path(global_conf["here"], "instance")
-    return create_app(instance, float(report_seconds))
+    return create_app(instance or instance_of(global_conf), float(report_seconds))
+
+
+def instance_of(global_conf):
+    """The instance directory that an ini file or the command line names."""
+    return Path(global_conf.get("instance") or Path(global_conf["here"], "instance")).resolve()
+
+
+def kept_secret(instance, name):
+    """The secret in a file of the instance directory; made when there is none."""
+    instance.mkdir(parents=True, exist_ok=True)
+    file = instance / name
+    with _locked(instance):
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(secrets.token_hex())
+        return file.read_text()
+
+
+@contextmanager
+def _locked(instance):
+    """Workers start together; the first one fills."""
+    with open(instance / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _prepare_database():
     db.create_all()
     if db.session.scalar(select(func.count(Post.id))) == 0:
         seed.fill()
-
-
-def _secret(file):
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex())
-    return file.read_text()
 
 
 @site.before_app_request

@@ -1,5 +1,6 @@
 """The example site under real gunicorn, over sockets, and the demo that shows it."""
 
+import http.client
 import os
 import re
 import signal
@@ -35,6 +36,21 @@ def ask(demo, port):
         return answer, parse_status(answer.cache_status)
 
     return ask
+
+
+def signed_in(port, secret):
+    """What the dashboard answers to a secret, and to who has signed in with it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    sent = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"http://127.0.0.1:{port}"}
+    connection.request("POST", "/.cache/login", f"secret={secret}", sent)
+    first = connection.getresponse()
+    first.read()
+    cookie = first.getheader("Set-Cookie", "").partition(";")[0]
+    connection.request("GET", "/.cache/", headers={"Cookie": cookie})
+    second = connection.getresponse()
+    second.read()
+    connection.close()
+    return first.status, second.status
 
 
 @pytest.fixture
@@ -104,10 +120,15 @@ def test_the_demo_gives_its_account_and_ends():
 def test_the_demo_serves_until_it_is_interrupted(demo):
     command = [sys.executable, str(DEMO)]
     with ended(subprocess.Popen(command, stdout=-1, stderr=-1, text=True)) as process:
-        lines = iter(process.stdout.readline, "")
-        address = next(line for line in lines if line.startswith("The site is at"))
-        port = int(re.search(r":(\d+)/", address)[1])
+        told = []
+        while not told or not told[-1].startswith("The site is at"):
+            told.append(process.stdout.readline())
+            assert told[-1], "it ended before it told where the site is"
+        port = int(re.search(r":(\d+)/", told[-1])[1])
         assert demo.ask(port, "/").status == 200
+        assert told[-3] == f"The dashboard of the cache is at http://127.0.0.1:{port}/.cache/\n"
+        assert signed_in(port, told[-2].split()[-1]) == (303, 200)
+        assert signed_in(port, "guess" * 8) == (403, 403)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 0

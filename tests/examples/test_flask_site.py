@@ -1,7 +1,7 @@
 """The example site, opened from its ini file in this process."""
 
 import pytest
-from example_helpers import SITE_INI, decision, is_hit, stored_miss
+from example_helpers import ROOT, SITE_INI, decision, is_hit, stored_miss
 
 SECTIONS = SITE_INI.read_text()
 NEW = {"title": "Closed for the flood", "summary": "Until Friday.", "body": "Wet.\n\nVery wet."}
@@ -152,6 +152,30 @@ def test_the_site_starts_a_second_time_with_what_was_saved(open_site, quick_ini,
     editor.post("/admin/posts/tide-tables", NEW)
     again = open_site(quick_ini)
     assert NEW["title"] in again().get("/")
+
+
+def test_the_dashboard_has_a_secret_that_was_made_here(browser, tmp_path):
+    file = tmp_path / "instance" / "dashboard-secret"
+    page = browser()
+    assert page.get("/.cache/", status=403).form["secret"].attrs["type"] == "password"
+    assert file.stat().st_mode & 0o077 == 0
+    secret = file.read_text()
+    assert len(secret) == 64
+    assert secret not in SECTIONS
+    form = page.get("/.cache/", status=403).form
+    form["secret"] = secret
+    overview = form.submit(headers={"Origin": "http://localhost:80"}).follow()
+    assert overview.html.h1.get_text() == "Overview"
+    assert "admin" in page.get("/.cache/pages/rules").html.table.get_text()
+
+
+def test_each_site_has_another_secret(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from examples.flask_site.app import kept_secret
+
+    one, other = (kept_secret(tmp_path / name, "dashboard-secret") for name in ("one", "other"))
+    assert one != other
+    assert one == kept_secret(tmp_path / "one", "dashboard-secret")
 
 
 def test_the_same_rules_as_a_filter_app(open_site, tmp_path):

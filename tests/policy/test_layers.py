@@ -35,12 +35,15 @@ LAYERS = {
         "stores.memcachedadvice",
     ],
     "3 engine": [
-        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "sharing", "history",
-        "switches", "engine", "fill", "queueing", "config", "explain", "purge", "inventory", "warm", "checks",
+        "clock", "collapse", "leases", "background", "observe", "follow", "owed", "savings", "sharing",
+        "history", "switches", "engine", "fill", "queueing", "config", "explain", "purge", "inventory",
+        "warm", "checks",
     ],
     "4 adapter": ["capture", "environs", "wsgi"],
     "5 faces": [
-        "admin", "admin.guard", "admin.endpoint", "cache", "client", "metrics", "paste", "proxy", "__main__",
+        "admin", "admin.guard", "admin.endpoint", "admin.dashboard", "admin.pages", "admin.overview",
+        "admin.entries", "admin.figures", "admin.plots", "admin.session", "cache", "client", "metrics",
+        "paste", "proxy", "__main__",
     ],
     "6 the front door and what tests need": [
         "__init__", "testing", "testing.apps", "testing.contract", "testing.requests", "testing.stores",
@@ -74,13 +77,17 @@ LAZY = {
     ("cli", "cli.commands"): "who lacks the extra is told so before its packages are imported",
     ("options", "others: difflib"): "only a misspelt option needs it",
     ("cache", "metrics"): "only who is scraped needs prometheus-client",
+    ("cache", "admin.dashboard"): "only who has it needs jinja2 and itsdangerous",
     ("metrics", "others: opentelemetry.metrics"): "only who observes by it needs it",
 }
 """Imports inside functions, each with its reason."""
 
 EXTRAS = {
     "cachelib": ("stores.cachelib",),
+    "itsdangerous": ("admin.session",),
+    "jinja2": ("admin.dashboard",),
     "lmdb": ("stores.lmdb",),
+    "markupsafe": ("admin.plots", "admin.overview"),
     "prometheus_client": ("metrics",),
     "pymemcache": ("stores.memcached",),
     "redis": ("stores.redis",),

@@ -53,12 +53,13 @@ VALUES = {
     "log": (True, "yes", True),
     "secret": ("sesame, open wide", "sesame, open wide", "sesame, open wide"),
 }
-OBJECTS = {"rules", "clock"}
+OBJECTS = {"rules", "clock", "admin_auth"}
 """Options that are no text."""
 
 NEED_MORE = {
     "near": "tests/shared/test_shared_near.py",
     "admin_path": "tests/admin",
+    "dashboard": "tests/admin",
     "purge_method": "tests/admin",
 }
 """Options that need another one, and where they are read in all these ways."""
@@ -316,6 +317,7 @@ def test_what_does_not_begin_with_our_prefix_is_not_ours():
         ("WSGICACHE_RULE_ADMIN", "/admin/* bypas", ["rule.admin", "did you mean 'bypass'?"]),
         ("WSGICACHE_RULES", "/admin/*", ["rules", "'/admin/*'", "Rule("]),
         ("WSGICACHE_CLOCK", "now", ["clock", "'now'", "callable"]),
+        ("WSGICACHE_ADMIN_AUTH", "me", ["admin_auth", "'me'", "callable"]),
     ],
 )
 def test_a_bad_variable_is_refused(name, text, parts):
@@ -325,9 +327,11 @@ def test_a_bad_variable_is_refused(name, text, parts):
         assert part in str(refused.value)
 
 
-@pytest.mark.parametrize("key", ["rules", "clock"])
-def test_what_an_ini_cannot_say_is_refused_with_the_way_to_say_it(key):
-    with pytest.raises(OptionError, match=r"site\.ini: .*rule\.NAME"):
+@pytest.mark.parametrize(
+    ("key", "way"), [("rules", r"rule\.NAME"), ("clock", r"rule\.NAME"), ("admin_auth", "in Python")]
+)
+def test_what_an_ini_cannot_say_is_refused_with_the_way_to_say_it(key, way):
+    with pytest.raises(OptionError, match=rf"site\.ini: .*{way}"):
         from_ini({key: "x"}, "site.ini")
 
 

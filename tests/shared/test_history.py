@@ -7,7 +7,7 @@ from shared_helpers import Site, refuse
 from wsgicache import Reason, Rule
 from wsgicache.history import EVERY, FIELDS, KEPT, NAME, History
 from wsgicache.observe import ByName
-from wsgicache.routes import OTHER, RouteNames
+from wsgicache.routes import OTHER, route_of
 from wsgicache.testing import FakeClock, Response, SharedServer, SharedStore
 
 
@@ -91,7 +91,7 @@ def test_a_store_that_takes_no_line_is_asked_again():
 
 
 def by_route(worker):
-    worker.cache.engine.observer.by_name = ByName(RouteNames(), others=OTHER)
+    worker.cache.engine.observer.by_name = ByName(route_of, others=OTHER, limit=3)
     return worker.cache.engine.observer.by_name
 
 
@@ -115,7 +115,7 @@ def test_routes_tell_hits_misses_bypasses_and_what_the_app_took():
     assert counts["bypasses</post/*>"] == counts[f"bypass:{Reason.BYPASS_QUERY.name}</post/*>"] == 1
     assert (counts["asked</post/*>"], counts["milliseconds</post/*>"]) == (1, 2000)
     assert (counts["stored</post/*>"], counts["bytes</post/*>"]) == (1, 5)
-    assert counts[f"bypasses<{OTHER}>"] == 1
+    assert counts["bypasses</admin/*>"] == 1
     stats = worker.cache.stats()
     assert stats["hits"] == 4
 
@@ -128,12 +128,24 @@ def test_what_clients_make_up_makes_no_routes():
     for number in range(300):
         worker.ask(f"/{number}/x")
     assert list(book.rows) == [OTHER]
+    site.response = lambda environ, version: Response(body=b"x")
+    worker.ask("/post/1")
+    assert list(book.rows) == [OTHER, "/post/*"], "nor does it take the place of those that there are"
+
+
+def test_a_route_is_the_first_segment():
+    told = [route_of(path) for path in ("/", "/a", "/a/b\0q\0h\0s", "/a/", "/" + "x" * 100)]
+    assert told == ["/", "/a", "/a/*", "/a/*", "/" + "x" * 64]
 
 
 def test_there_are_only_so_many_routes():
-    names = RouteNames(limit=3)
-    told = [names(path) for path in ("/", "/a", "/a/b\0q\0h\0s", "/c/d", "/", "/a/c", "/" + "x" * 100)]
-    assert told == ["/", "/a", "/a/*", OTHER, "/", "/a/*", OTHER]
+    site = Site()
+    (worker,) = site.workers(1)
+    book = by_route(worker)
+    for path in ("/", "/a", "/a/b", "/c/d", "/", "/a/c", "/e"):
+        worker.ask(path)
+    assert list(book.rows) == ["/", "/a", "/a/*", OTHER]
+    assert (book.row("/").hits.value + book.row("/").fast.value, book.row(OTHER).misses.value) == (1, 2)
 
 
 def test_counts_by_route_are_shared_too():

@@ -41,4 +41,15 @@ class Guard:
         if given is None:
             scheme, _, token = str(environ.get("HTTP_AUTHORIZATION", "")).partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else ""
-        return hmac.compare_digest(str(given).encode("latin-1", "replace"), self._secret)
+        return self._is_secret(str(given).encode("latin-1", "replace"))
+
+    def opens(self, text: str) -> bool:
+        """Whether a text that somebody typed is the secret."""
+        return self._is_secret(text.encode("utf-8", "replace"))
+
+    def _is_secret(self, given: bytes) -> bool:
+        return hmac.compare_digest(given, self._secret)
+
+    def key(self, purpose: str) -> bytes:
+        """A key for signing, which tells nothing of the secret."""
+        return hmac.digest(self._secret, purpose.encode("utf-8"), "sha256")

@@ -24,7 +24,7 @@ from .sieve import Sieve, Slot
 NEGATIVE_SHARE: Final = 20
 """Negatives get one part in this many of `max_bytes`."""
 
-_SLOT_BYTES: Final = 370
+_SLOT_BYTES: Final = 410
 """A slot, its place in the dictionary, and what a hit adds: an ETag of ours, the ready head."""
 
 _LEASES: Final = 4096
