@@ -102,13 +102,23 @@ class Site:
         with self.connect() as connection:
             return connection.get(target, *lines, **how)
 
+    def at_once(self, path, number):
+        """Several requests, sent before an answer is read, so that every worker has reason to wake."""
+        connections = [self.connect() for _ in range(number)]
+        for connection in connections:
+            connection.ask(path)
+        answers = []
+        for connection in connections:
+            with connection:  # hung up at once: a sync worker waits for that
+                answers.append(connection.read())
+        return answers
+
     def workers(self, path, number=2):
         """Ask until so many workers have answered; their process ids, with an answer of each."""
         found = {}
 
         def all_have():
-            answer = self.get(path)
-            found[worker_of(answer)] = answer
+            found.update([(worker_of(answer), answer) for answer in self.at_once(path, 2 * number)])
             return len(found) >= number
 
         until(all_have, what=f"an answer of {number} workers")
@@ -119,8 +129,11 @@ class Site:
         lines = {}
 
         def all_have():
-            connection = stack.enter_context(self.connect())
-            lines.setdefault(worker_of(connection.get(path)), connection)
+            connections = [stack.enter_context(self.connect()) for _ in range(2 * number)]
+            for connection in connections:
+                connection.ask(path)
+            for connection in connections:
+                lines.setdefault(worker_of(connection.read()), connection)
             return len(lines) >= number
 
         until(all_have, what=f"a connection to {number} workers")
