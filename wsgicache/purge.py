@@ -17,11 +17,12 @@ from .stores.rollcall import settle
 
 
 class Reach(NamedTuple):
-    """A purge in one journal: the store, its mark afterwards, the numbers of the last purges of the same."""
+    """A purge in one journal: the store, its mark afterwards, the numbers of the last purges of the same, or
+    None where the store did not tell."""
 
     store: Store
     mark: Mark
-    earlier: Sequence[int]
+    earlier: Sequence[int] | None
 
 
 class Purged:
@@ -50,8 +51,11 @@ class Purged:
     def matched(self) -> int | None:
         """How many entries it reached that were there and not purged before: 0 says that nothing was.
 
-        None where the store cannot tell, because it cannot list what it holds.
+        None where the store cannot tell, because it cannot list what it holds, or did not tell what was
+        purged before.
         """
+        if any([reach.earlier is None for reach in self._reached]):
+            return None
         if self._counted is None and not self._forgotten:
             try:
                 self._counted = sum(1 for _ in self.entries())
@@ -75,7 +79,9 @@ class Purged:
         first = mark.seq - len(self.purges) + 1
         snapshot = reach.store.purges_since(None)
         older = [record for record in snapshot.records if record.seq < first]
-        older += [_record(purge, seq, mark) for purge, seq in zip(self.purges, reach.earlier, strict=False)]
+        older += [
+            _record(purge, seq, mark) for purge, seq in zip(self.purges, reach.earlier or (), strict=False)
+        ]
         yield from _reached(reach, self.purges, older)
 
     def __repr__(self) -> str:
@@ -251,7 +257,10 @@ class Purges(ABC):
         now = self._now()
 
         def write(follower: Follower) -> Reach:
-            earlier = follower.last(purges)
+            try:
+                earlier = follower.last(purges)
+            except StoreError:  # it may not be asked for a while, but for a purge it is
+                earlier = None
             return Reach(follower.store, follower.append(purges, now), earlier)
 
         reached = everywhere(self._followers(), write)

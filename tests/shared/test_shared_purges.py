@@ -139,6 +139,16 @@ def test_everything_is_purged_also_where_nobody_can_count_it():
     assert not two.ask().is_hit
 
 
+def test_a_page_is_purged_also_where_nobody_tells_what_was_purged_before():
+    """A store that is not to be asked for a while refuses that, and takes a purge."""
+    site = Site()
+    one, two = site.workers()
+    served(site, one, two)
+    one.store.purges_since = refuse
+    assert one.cache.purge("/page").matched is None
+    assert not two.ask().is_hit
+
+
 class Parted(SharedStore):
     """A store with several journals, of which one may be down."""
 
