@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .follow import Follower
+from .follow import Follower, everywhere
 from .journal import Purge
 from .observe import summary
 from .options import OptionError
@@ -145,8 +145,8 @@ class ClientRules:
         switch(self._store, name, enabled, self._append)
 
     def _append(self, purges: Sequence[Purge]) -> None:
-        for journal in self._journals:
-            journal.append(purges, time.time())
+        now = time.time()
+        everywhere(self._journals, lambda journal: journal.append(purges, now))
 
 
 def _open(store: str | Store, options: StoreOptions) -> Store:

@@ -17,7 +17,7 @@ from .collapse import Collapse, Flight, MissMarkers
 from .cookiepass import cookie_pass
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
-from .follow import Follower, Look
+from .follow import Follower, Look, everywhere
 from .forks import in_child
 from .head import Head
 from .invalidation import invalidations
@@ -223,7 +223,7 @@ class Engine:
         found = Found(admission.key, now, self.follower_of(admission.key))
         try:
             if self.owed:  # before anything is read from the store
-                self.owed.pay(self.append)
+                self.owed.pay(self._append_if_up)
             stored = self._find(admission, found)
             if self.counts is not None and now >= self.counts.due and arm:
                 self.counts.add(now)
@@ -478,8 +478,14 @@ class Engine:
     def append(self, purges: Sequence[Purge]) -> None:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
         now = self.clock.wall()
+        everywhere(self.followers, lambda follower: follower.append(purges, now))
+
+    def _append_if_up(self, purges: Sequence[Purge]) -> None:
+        """The same, unless the store is not to be asked now: to append asks it even then, and each request
+        that looks something up would wait for that in turn."""
         for follower in self.followers:
-            follower.append(purges, now)
+            follower.store.mark_of("")
+        self.append(purges)
 
     def invalidate(self, admission: Admission, head: Head) -> None:
         """After a successful unsafe request: the target URI, and where it points (RFC 9111 §4.4).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .codec import decode_mark, encode_mark
 from .entry import Entry, Stored
@@ -19,6 +19,7 @@ from .stores.memo import MemoSlot
 from .stores.sieve import Slot
 
 Look = Callable[[str], Slot | None]
+T = TypeVar("T")
 
 
 class Follower:
@@ -128,3 +129,21 @@ class Follower:
         with self._lock:
             self._take(self.store.purges_since(self._index.mark))
         return [self._index.last(purge) for purge in purges]
+
+
+def everywhere(followers: Iterable[Follower], write: Callable[[Follower], T]) -> list[T]:
+    """Write to every journal, also where another did not take it: what is purged there is purged.
+
+    Raises:
+        StoreError: the first that did not take it.
+    """
+    written: list[T] = []
+    failures: list[Exception] = []
+    for follower in followers:
+        try:
+            written.append(write(follower))
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return written

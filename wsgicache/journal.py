@@ -198,7 +198,10 @@ class PurgeIndex:
         parts = split_key(key)
         if state.hard.covers(born.seq, parts, groups):
             return Verdict.HARD
-        return Verdict.SOFT if state.soft.covers(born.seq, parts, groups) else Verdict.VALID
+        soft = state.soft.covers(born.seq, parts, groups)
+        if born.seq < state.floor:  # it rose meanwhile, and what lies below it is forgotten
+            return Verdict.HARD
+        return Verdict.SOFT if soft else Verdict.VALID
 
     def __len__(self) -> int:
         return len(self._state.hard) + len(self._state.soft)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .entry import Entry
-from .follow import Follower
+from .follow import Follower, everywhere
 from .inventory import Inventory
 from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict, short
 from .key import group_target, parse_url, path_target, prefix_target, url_target
@@ -158,7 +158,7 @@ class Purges(ABC):
 
         Raises:
             ValueError: a text is neither.
-            StoreError: the store did not acknowledge it; nothing is purged. Or, with `wait`, it does not tell
+            StoreError: the store did not acknowledge it: purge again. Or, with `wait`, it does not tell
                 whether everybody has it.
         """
         return self._purge(
@@ -170,7 +170,7 @@ class Purges(ABC):
 
         Raises:
             ValueError: a prefix is neither a path nor an absolute URL, or has a query.
-            StoreError: the store did not acknowledge it; nothing is purged.
+            StoreError: the store did not acknowledge it: purge again.
         """
         return self._purge([Purge(Kind.PREFIX, prefix_target(prefix), soft) for prefix in prefixes], wait)
 
@@ -185,7 +185,7 @@ class Purges(ABC):
 
         Raises:
             ValueError: the origin is none.
-            StoreError: the store did not acknowledge it; nothing is purged.
+            StoreError: the store did not acknowledge it: purge again.
         """
         site = None if origin is None else parse_url(origin)[0]
         return self._purge([Purge(Kind.GROUP, group_target(group, site), soft) for group in groups], wait)
@@ -194,13 +194,13 @@ class Purges(ABC):
         """Purge everything.
 
         Raises:
-            StoreError: the store did not acknowledge it; nothing is purged.
+            StoreError: the store did not acknowledge it: purge again.
         """
         if soft:
             return self._purge([Purge(Kind.ALL, "", soft=True)], wait)
         followers = self._followers()
         counts = [_count(follower) for follower in followers]
-        reached = [Reach(follower.store, follower.store.clear(), ()) for follower in followers]
+        reached = everywhere(followers, lambda follower: Reach(follower.store, follower.store.clear(), ()))
         self._settle(wait)
         counted = sum([count or 0 for count in counts]) if None not in counts else None
         return Purged((Purge(Kind.ALL, ""),), reached, counted=counted, forgotten=True)
@@ -249,10 +249,12 @@ class Purges(ABC):
         if not purges:
             raise ValueError("name at least one thing to purge")
         now = self._now()
-        reached = []
-        for follower in self._followers():
+
+        def write(follower: Follower) -> Reach:
             earlier = follower.last(purges)
-            reached.append(Reach(follower.store, follower.append(purges, now), earlier))
+            return Reach(follower.store, follower.append(purges, now), earlier)
+
+        reached = everywhere(self._followers(), write)
         self._settle(wait)
         return Purged(tuple(purges), reached)
 
@@ -272,6 +274,9 @@ def _count(follower: Follower) -> int | None:
 
     None where it does not tell.
     """
-    if follower.shared:
+    if not follower.shared:
+        return sum(1 for stored in follower.store.scan() if isinstance(stored, Entry))
+    try:
         return follower.store.stats().get("entries")
-    return sum(1 for stored in follower.store.scan() if isinstance(stored, Entry))
+    except StoreError:  # what counts is that it is purged
+        return None

@@ -84,6 +84,14 @@ def test_bad_usage(site, what, told):
     assert told in complaint("purge", *what, *APP)
 
 
+def test_of_several_things_all_are_purged_or_none(site):
+    complaint("purge", "/about", "--prefix", "/a?b", *APP)
+    complaint("purge", "/about", "about", *APP)
+    assert site.ask("/about").is_hit
+    assert data("purge", "--all", "/about", *APP)["matched"] >= 4
+    assert not site.ask("/about").is_hit
+
+
 # --- rules -----------------------------------------------------------------------------------------
 
 

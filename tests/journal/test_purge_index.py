@@ -447,3 +447,18 @@ def test_a_hit_asks_the_journal_nothing_while_the_mark_stands():
 def test_the_targets_are_what_the_model_takes_them_for():
     assert parse_url("http://a:81/b?q=1") == ("http://a:81", "/b", "q=1")
     assert url_target("http://a:81/b?q=1") == "uhttp://a:81\0/b\0q=1"
+
+
+def test_a_floor_that_rises_while_an_entry_is_judged_hides_no_purge():
+    """What lies below it is forgotten then, the purge that covers the entry included."""
+    index = PurgeIndex()
+    mark = Mark("e", 1, "a")
+    index.follow(Snapshot(mark, 0, [Record(1, Kind.GROUP, group_target("g"), False, 0.0, "a")], whole=True))
+
+    class Groups(tuple):
+        def __iter__(self):
+            index.follow(Snapshot(Mark("e", 5000, "b"), 5000, [], whole=False))
+            return super().__iter__()
+
+    born = Mark("e", 0, "z")
+    assert index.verdict(born, key_of("http://a", "/b", ""), Groups(["g"])) is Verdict.HARD

@@ -1,11 +1,14 @@
 """Purges in one process reach the others, also where the store was down when they were due."""
 
-import pytest
-from shared_helpers import Later, Site
+import contextlib
 
-from wsgicache import Reason
+import pytest
+from shared_helpers import Later, Site, refuse
+
+from wsgicache import Reason, WSGICache
+from wsgicache.client import Client
 from wsgicache.stores import StoreError
-from wsgicache.testing import Response
+from wsgicache.testing import Response, ScriptedApp, SharedStore, ask
 
 
 def served(site, *workers):
@@ -125,3 +128,67 @@ def test_too_many_of_them_purge_everything():
     one.ask("/other")
     assert two.ask().body == b"v2"
     assert len(site.server.journal.since(None).records) == 1
+
+
+def test_everything_is_purged_also_where_nobody_can_count_it():
+    site = Site()
+    one, two = site.workers()
+    served(site, one, two)
+    one.store.stats = refuse
+    assert one.cache.clear().matched is None
+    assert not two.ask().is_hit
+
+
+class Parted(SharedStore):
+    """A store with several journals, of which one may be down."""
+
+    def __init__(self, server):
+        super().__init__(server)
+        self.parts = tuple([SharedStore(server.part(name)) for name in ("a", "b", "c")])
+        self.peek = lambda key: self.parts[self.part_of(key)].peek(key)
+
+    def part_of(self, key):
+        return "/a/b/c".find(key[:2]) // 2
+
+
+@pytest.mark.parametrize(
+    "purge",
+    [
+        lambda caches: caches[0].purge_prefix("/"),
+        lambda caches: caches[0].clear(),
+        lambda caches: caches[2].purge_prefix("/"),
+        lambda caches: caches[2].clear(),
+        lambda caches: [ask(caches[0], url, method="POST") for url in ("/a", "/b", "/c")],
+    ],
+)
+def test_a_part_that_is_down_keeps_no_purge_from_the_others(purge):
+    site = Site()
+    one, two = [WSGICache(ScriptedApp(site.answer), Parted(site.server), clock=site.clock) for _ in "12"]
+    urls = ("/a", "/b", "/c")
+    for url in urls:
+        ask(one, url)
+        assert ask(two, url).is_hit
+    site.version = 2
+    site.server.part("b").down = True
+    with contextlib.suppress(StoreError):  # nobody hears of what an unsafe request could not purge
+        purge((one, two, Client(Parted(site.server))))
+    assert [ask(two, url).body for url in ("/a", "/c")] == [b"v2", b"v2"]
+
+
+def test_nobody_insists_to_pay_what_is_owed():
+    """A store that is not to be asked for a while refuses to be read, but takes a purge however long that
+    lasts; requests that look something up must not wait for it one after another."""
+    site = Site()
+    one, two = site.workers()
+    served(site, one, two)
+    site.server.down = True
+    site.version = 2
+    one.ask(method="POST")
+    site.server.down = False
+    read, one.store.mark_of = one.store.mark_of, refuse
+    mark = site.server.journal.mark
+    assert one.ask().detail == Reason.STORE_DOWN.name
+    assert site.server.journal.mark == mark
+    one.store.mark_of = read
+    assert one.ask().body == b"v2"
+    assert two.ask().body == b"v2"

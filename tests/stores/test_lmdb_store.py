@@ -10,7 +10,7 @@ from lmdb_helpers import body_of, counts_agree, entry, open_lmdb, put, slot_of
 from wsgicache.codec import encode_mark
 from wsgicache.entry import Variants
 from wsgicache.journal import Kind, Purge, PurgeIndex, Verdict
-from wsgicache.stores import StoreError, lmdbhandle, lmdbjournal
+from wsgicache.stores import MOST_COUNTERS, StoreError, lmdbhandle, lmdbjournal
 
 
 @pytest.fixture
@@ -49,6 +49,14 @@ def test_a_change_elsewhere_in_the_file_is_no_change_of_the_page(store):
     store.incr_many({"hits": 1})
     assert store.confirm(slot) == slot.mark
     assert store.peek("/a") is slot
+
+
+def test_names_of_counters_do_not_grow_for_ever(store):
+    """Workers that come and go bring those of others."""
+    store.incr_many({f"hits<{number}>": 1 for number in range(MOST_COUNTERS - 1)})
+    store.incr_many({"hits<0>": 1, "first": 1, "second": 1})
+    counters = store.counters()
+    assert (len(counters), counters["hits<0>"], counters["first"]) == (MOST_COUNTERS, 2, 1)
 
 
 def test_a_purge_moves_the_mark(store):

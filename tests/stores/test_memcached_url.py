@@ -48,6 +48,7 @@ def test_options():
     assert (common.options.timeout, common.options.memo_bytes, common.purges) == (2.0, 2_000_000, 10)
     assert common.options.signing_keys == (b"key",)
     assert open_store("memcached://a?timeout=0.5", OPTIONS)._servers._timeout == 0.5
+    assert open_store("memcached://a?timeout=50ms", OPTIONS)._servers._timeout == 0.05
 
 
 @pytest.mark.parametrize(

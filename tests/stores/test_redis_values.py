@@ -12,6 +12,7 @@ from servers_redis import Server, empty
 
 from wsgicache.codec import DecodeError, encode
 from wsgicache.entry import Variants
+from wsgicache.stores import MOST_COUNTERS
 from wsgicache.stores.redisscripts import LINE
 from wsgicache.stores.redisvalues import read_value, write_value
 
@@ -180,6 +181,15 @@ def test_wrongtype_of_everything_else_is_replaced(server):
     assert not store.link.reading.is_open
 
 
+def test_names_of_counters_do_not_grow_for_ever(server):
+    """Workers that come and go bring those of others."""
+    store = opened(server.url)
+    store.incr_many({f"hits<{number}>": 1 for number in range(MOST_COUNTERS - 1)})
+    store.incr_many({"hits<0>": 1, "first": 1, "second": 1})
+    counters = store.counters()
+    assert (len(counters), counters["hits<0>"], counters["first"]) == (MOST_COUNTERS, 2, 1)
+
+
 def test_a_counter_that_is_no_number(server):
     store = opened(server.url)
     store.incr_many({"hits": 1})
@@ -272,12 +282,12 @@ def test_the_signature_is_checked(server):
 
 def test_deleting_one_very_entry_survives_a_change_of_keys(server):
     old = opened(server.url, signing_keys=(b"old",))
-    made = put(old)
+    put(old)
     new = opened(server.url, signing_keys=(b"new", b"old"))
     (read,), _ = new.get([KEY])
     assert not new.delete(KEY, entry(new, body=b"another"))
     assert new.delete(KEY, read)
-    put(old)
+    made = put(old)
     assert old.delete(KEY, made)
 
 

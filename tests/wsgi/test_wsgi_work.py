@@ -103,7 +103,7 @@ BUDGETS = {
     "hit, HEAD": ({"method": "HEAD"}, "hit", 8, 70),
     "bypass by query": ({"url": "/page?q=1"}, "detail=BYPASS_QUERY", 29, 155),
     "bypass by rule": ({"url": "/closed/{}"}, "detail=BYPASS_RULE", 28, 142),
-    "POST": ({"method": "POST"}, "fwd=method", 71, 300),
+    "POST": ({"method": "POST"}, "fwd=method", 74, 315),
     "miss": ({"url": "/page/{}"}, "stored", 85, 590),
     "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 105, 690),
     "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 58, 395),

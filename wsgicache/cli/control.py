@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..client import Client
 from ..inventory import Held
-from ..key import split_key
+from ..key import parse_url, prefix_target, split_key
 from ..purge import Purged
 from ..rules import RuleState
 
@@ -107,18 +107,28 @@ class StoreControl:
         return self._client.inventory().at(url)
 
     def purge(self, asked: Asked, *, wait: bool) -> Reached:
-        """First all purges, so that they are in force; then what they reached is counted."""
+        """First all purges, so that they are in force; then what they reached is counted.
+
+        Raises:
+            ValueError: a text is no URL, or no prefix; nothing is purged.
+        """
+        for url in asked.urls:
+            parse_url(url)
+        for prefix in asked.prefixes:
+            prefix_target(prefix)
         client, soft = self._client, asked.soft
+        if asked.everything and not soft:  # it forgets at once: what it reached is counted before, roughly
+            return Reached(client.clear(wait=wait).matched, (), roughly=True)
         done: list[Purged] = []
         if asked.everything:
-            done.append(client.clear(soft=soft, wait=wait))
+            done.append(client.clear(soft=True, wait=wait))
         if asked.urls:
             done.append(client.purge(*asked.urls, soft=soft, wait=wait))
         if asked.prefixes:
             done.append(client.purge_prefix(*asked.prefixes, soft=soft, wait=wait))
         if asked.groups:
             done.append(client.purge_groups(*asked.groups, soft=soft, wait=wait))
-        return _told(done, roughly=asked.everything and not soft)
+        return _told(done)
 
     def preview(self, asked: Asked) -> Reached:
         """See `Purges.preview`."""
@@ -145,21 +155,13 @@ class StoreControl:
         self._client.close()
 
 
-def _told(done: Sequence[Purged], *, roughly: bool) -> Reached:
-    """What purges reached together; one that the store forgot at once is only counted."""
-    urls: list[str] = []
-    matched = 0
-    for purged in done:
-        try:
-            found = [split_key(entry.key).url for entry in purged.entries()]
-        except NotImplementedError:
-            return Reached(None, ())
-        urls += found
-        counted = purged.matched if not found else len(found)  # both take a scan
-        if counted is None:
-            return Reached(None, ())
-        matched += counted
-    return Reached(matched, _distinct(urls), roughly)
+def _told(done: Sequence[Purged]) -> Reached:
+    """What purges reached together: each counts what those before it did not reach."""
+    try:
+        urls = [split_key(entry.key).url for purged in done for entry in purged.entries()]
+    except NotImplementedError:
+        return Reached(None, ())
+    return Reached(len(urls), _distinct(urls))
 
 
 def _distinct(urls: Sequence[str]) -> tuple[str, ...]:

@@ -19,6 +19,9 @@ from ..journal import Mark, Purge, Snapshot
 
 ENTRY_POINTS: Final = "wsgicache.stores"
 
+MOST_COUNTERS: Final = 4096
+"""Names of counters that a shared store need keep: workers that come and go may bring others for ever."""
+
 
 class StoreError(Exception):
     """A store did not do what it was asked. The engine treats it as a miss and records it."""
@@ -136,7 +139,10 @@ class Store(Protocol):
         ...
 
     def incr_many(self, deltas: Mapping[str, int]) -> None:
-        """Add to counters that all processes share; one call, however many."""
+        """Add to counters that all processes share; one call, however many.
+
+        Names beyond `MOST_COUNTERS`, or an earlier limit of the store's own, are not counted.
+        """
         ...
 
     def counters(self) -> Mapping[str, int]:

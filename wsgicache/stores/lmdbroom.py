@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import lmdb
 
 from ..codec import DecodeError
-from . import StoreError
+from . import MOST_COUNTERS, StoreError
 from .lmdbentries import Work
 from .lmdbfile import File
 from .lmdbhandle import Handle
@@ -148,16 +148,24 @@ class Room:
         self._write(put, insist=True)
 
     def incr_many(self, deltas: Mapping[str, int]) -> None:
-        """Add to counters: one transaction."""
+        """Add to counters: one transaction. Names beyond `MOST_COUNTERS` are not counted."""
         if not deltas:
             return
 
         def add(work: Work) -> None:
+            known: int | None = None
             for name, delta in deltas.items():
                 key = room_name(COUNTER, self._space, name)
                 raw = work.transaction.get(key, db=work.handle.room)
                 value = 0
-                if raw is not None:
+                if raw is None:
+                    known = (
+                        len(self._read_counters(work.handle, work.transaction)) if known is None else known
+                    )
+                    if known >= MOST_COUNTERS:
+                        continue
+                    known += 1
+                else:
                     with contextlib.suppress(DecodeError):
                         value = read_counter(raw)[0]
                 work.transaction.put(key, pack_counter(value + delta, name), db=work.handle.room)

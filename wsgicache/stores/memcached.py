@@ -18,7 +18,7 @@ from typing import Any, Final
 from ..codec import FORMAT, encode
 from ..entry import Stored
 from ..journal import Mark, Purge, Snapshot
-from ..options import read_bytes, read_duration, read_positive
+from ..options import read_bytes, read_positive
 from . import StoreError, StoreOptions, shown
 from .advice import Advice
 from .memcachedadvice import memcached_advice
@@ -26,7 +26,7 @@ from .memcachedextras import Counters, Leases
 from .memcachedjournal import ServerJournal
 from .memcachedservers import Refused, Server, Servers, read_server
 from .memo import Memo, MemoSlot
-from .urls import url_options
+from .urls import read_timeout, url_options
 from .values import Names, is_same, line_for, read_line, read_stored, read_text, refuses, write_text
 
 PURGES: Final = 16384
@@ -338,13 +338,13 @@ def open_memcached(url: str, options: StoreOptions) -> MemcachedStore:
     """The store for `memcached://host:port,host:port`, or `memcached:///path/of/a/socket`.
 
     Options: `journal=host:port` (the server that keeps the purge journal; the first unless given),
-    `timeout=50ms`-like seconds, `memo_bytes=16MB`, `purges=16384`.
+    `timeout=50ms` or in seconds, `memo_bytes=16MB`, `purges=16384`.
 
     Raises:
         ValueError: no server, a malformed one, or an unknown or malformed option.
     """
-    rest, _, query = url.partition(":")[2].removeprefix("//").partition("?")
-    given = url_options(f"memcached:?{query}", _OPTIONS)
+    rest = url.partition(":")[2].removeprefix("//").partition("?")[0]
+    given = url_options(url, _OPTIONS)
     servers = [rest] if rest.startswith("/") and rest != "/" else rest.rstrip("/").split(",")
     options = replace(
         options,
@@ -365,9 +365,9 @@ def _read_journal(text: str) -> str:
 
 
 def _read_timeout(text: str) -> float:
-    seconds = read_duration(text)
-    if not 0 < seconds <= 60:
-        raise ValueError("give seconds above 0, and 60 at most")
+    seconds = read_timeout(text)
+    if seconds > 60:
+        raise ValueError("give 60 seconds at most")
     return seconds
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 from ..codec import HEADER, DecodeError, encode_mark, encode_parts, wire_name
 from ..entry import Entry, Stored
 from ..journal import Mark
-from . import StoreError, StoreOptions
+from . import MOST_COUNTERS, StoreError, StoreOptions
 from .advice import Advice
 from .memo import Memo, MemoSlot
 from .redisadvice import redis_advice
@@ -272,7 +272,7 @@ class RedisStore(RedisJournal):
         """Add to counters that all processes share."""
         if deltas:
             args = [piece for name, delta in deltas.items() for piece in (encoded(name), delta)]
-            self._script(COUNT, (self._counters_key,), _COUNTERS_MS, *args, writes=True)
+            self._script(COUNT, (self._counters_key,), _COUNTERS_MS, MOST_COUNTERS, *args, writes=True)
 
     def counters(self) -> Mapping[str, int]:
         """The counters that were added to."""

@@ -222,9 +222,13 @@ return redis.call('PUBLISH', ARGV[1], 'meta')
 
 COUNT: Final = Script(
     """
--- KEYS: counters. ARGV: milliseconds to keep them, then a name and a number each.
+-- KEYS: counters. ARGV: milliseconds to keep them, how many, then a name and a number each.
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
-for i = 2, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 3, #ARGV, 2 do
+  if redis.call('HLEN', KEYS[1]) < tonumber(ARGV[2]) or redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then
+    redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+  end
+end
 return redis.call('PEXPIRE', KEYS[1], ARGV[1])
 """
 )

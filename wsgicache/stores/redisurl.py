@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
 
-from ..options import Reader, one_of, read_bool, read_count, read_duration, read_positive, read_text
+from ..options import Reader, one_of, read_bool, read_count, read_positive, read_text
 from . import StoreOptions, shown
 from .redislink import (
     DEFAULT_CONNECTIONS,
@@ -30,7 +30,7 @@ from .redislink import (
     PacedUnixConnection,
     RedisConnection,
 )
-from .urls import url_options
+from .urls import read_timeout, url_options
 
 Node = tuple[str, int]
 
@@ -41,7 +41,6 @@ BUCKETS: Final = 16
 
 _PORT: Final = {"redis": 6379, "sentinel": 26379, "cluster": 6379}
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/@]+))(?::([0-9]{1,5}))?\Z")
-_MILLISECONDS: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*ms\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +74,6 @@ class Address:
     journal: int
     connections: int
     buckets: int
-
-
-def read_timeout(value: str) -> float:
-    """Seconds above zero; milliseconds have their unit: 50ms."""
-    match = _MILLISECONDS.match(value.strip())
-    seconds = float(match[1]) / 1000 if match else read_duration(value)
-    if seconds <= 0:
-        raise ValueError("give a time above zero, such as 50ms")
-    return seconds
 
 
 _COMMON: Final[dict[str, Reader]] = {

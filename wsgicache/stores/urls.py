@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qsl
 
-from ..options import Reader
+from ..options import Reader, read_duration
 from . import shown
+
+_MILLISECONDS: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*ms\Z")
+
+
+def read_timeout(value: str) -> float:
+    """Seconds above zero; milliseconds have their unit: 50ms."""
+    match = _MILLISECONDS.match(value.strip())
+    seconds = float(match[1]) / 1000 if match else read_duration(value)
+    if seconds <= 0:
+        raise ValueError("give a time above zero, such as 50ms")
+    return seconds
 
 
 def url_options(url: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
@@ -22,7 +34,7 @@ def url_options(url: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
         ValueError: an option that is not known, given twice, or malformed; the message names it.
     """
     found: dict[str, Any] = {}
-    for name, text in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+    for name, text in parse_qsl(url.partition("?")[2], keep_blank_values=True):
         if name not in readers:
             raise ValueError(f"{shown(url)!r}: unknown option {name!r}{_known(name, readers)}")
         if name in found:
