@@ -194,26 +194,34 @@ class Link:
         """Lines that nobody uses. The last that was given back is taken first."""
         self.waiting = 0
         self._room = threading.Condition(threading.Lock())
-        self._count = 0
+        # A permit for each line. Taken and given back without a lock: a greenlet may be killed, or a timeout
+        # come, wherever it waits, also where it is just closing a line.
+        self._permits = deque([None] * self._most)
+
+    @property
+    def _count(self) -> int:
+        """Lines that are open, or being opened."""
+        return self._most - len(self._permits)
 
     # --- lines -------------------------------------------------------------------------------------
 
     def _open(self) -> Line:
         """A new line, or one that was given back meanwhile."""
-        with self._room:
-            if self._count >= self._most:
+        if not self._permits:
+            with self._room:
                 self.waiting += 1
                 try:
-                    self._room.wait_for(lambda: self.free or self._count < self._most, self.timeout)
+                    self._room.wait_for(lambda: self.free or self._permits, self.timeout)
                 finally:
                     self.waiting -= 1
-                try:
-                    return self.free.pop()
-                except IndexError:
-                    pass
-                if self._count >= self._most:
-                    raise TooManyConnections(f"{self.name}: all {self._most} connections are in use")
-            self._count += 1
+            try:
+                return self.free.pop()
+            except IndexError:
+                pass
+        try:
+            self._permits.pop()
+        except IndexError:
+            raise TooManyConnections(f"{self.name}: all {self._most} connections are in use") from None
         try:
             return self._connected(self._make())
         except BaseException:
@@ -259,13 +267,15 @@ class Link:
 
     def drop(self, line: Line) -> None:
         """Close a line."""
-        line.connection.disconnect()
-        self._gone()
+        try:
+            line.connection.disconnect()
+        finally:
+            self._gone()
 
     def _gone(self) -> None:
-        with self._room:
-            self._count -= 1
-            self._room.notify()
+        self._permits.append(None)
+        if self.waiting:
+            self.wake()
 
     def hang_up(self) -> None:
         """Close the lines that nobody uses."""
