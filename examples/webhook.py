@@ -11,10 +11,11 @@ Run it:
 import hmac
 import os
 
-from werkzeug.exceptions import BadRequest, Forbidden, HTTPException
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Request, Response
 
 from wsgicache.client import Client
+from wsgicache.stores import StoreError
 
 
 def make_application(secret, client):
@@ -38,12 +39,21 @@ def make_application(secret, client):
                 raise BadRequest("send the slug of the post")
         except HTTPException as error:
             return error
-        client.purge(f"/posts/{message['slug']}", wait=True)
-        client.purge_groups("posts", wait=True)  # the pages that list posts carry this group
+        try:
+            client.purge(f"/posts/{message['slug']}", wait=True)
+            client.purge_groups("posts", wait=True)  # the pages that list posts carry this group
+        except StoreError as error:
+            return ServiceUnavailable(f"nothing was purged, send it again: {error}")
         return Response("purged\n")
 
     return application
 
 
-if __name__ != "__main__" and "WEBHOOK_SECRET" in os.environ:
-    application = make_application(os.environ["WEBHOOK_SECRET"], Client(os.environ["STORE"]))
+def __getattr__(name):
+    """The application is made when a server asks for it, of what the environment says."""
+    if name != "application":
+        raise AttributeError(name)
+    missing = [variable for variable in ("WEBHOOK_SECRET", "STORE") if variable not in os.environ]
+    if missing:
+        raise SystemExit(f"the webhook needs {' and '.join(missing)} in the environment: see its first lines")
+    return make_application(os.environ["WEBHOOK_SECRET"], Client(os.environ["STORE"]))

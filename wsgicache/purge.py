@@ -85,7 +85,7 @@ class Purged:
         yield from _reached(reach, self.purges, older)
 
     def __repr__(self) -> str:
-        return f"Purged({', '.join(f'{p.kind.value} {p.target!r}' for p in self.purges)})"
+        return f"Purged({', '.join([f'{purge.kind.value} {_told(purge)}'.strip() for purge in self.purges])})"
 
 
 def _reached(reach: Reach, purges: Sequence[Purge], older: list[Record]) -> Iterator[Entry]:
@@ -108,6 +108,15 @@ def _hardened(snapshot: Snapshot, purges: Sequence[Purge]) -> list[Record]:
         record._replace(soft=False) if Purge(record.kind, record.target, record.soft) in same else record
         for record in snapshot.records
     ]
+
+
+def _told(purge: Purge) -> str:
+    """A target as people write it: without the letter that says what it is, and what stands between parts."""
+    form, parts = purge.target[:1], purge.target[1:].split("\0")
+    if form in ("q", "u"):
+        query = parts.pop()
+        return "".join(parts) + (f"?{query}" if query else "")
+    return "".join(parts)
 
 
 def _record(purge: Purge, seq: int, mark: Mark) -> Record:

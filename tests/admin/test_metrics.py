@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from wsgicache import Reason, Rule, WSGICache
-from wsgicache.metrics import COUNTS, GAUGES, CacheCollector, exposition, instrument
+from wsgicache.metrics import GAUGES, CacheCollector, exposition
 from wsgicache.observe import REASON
+from wsgicache.telemetry import COUNTS, instrument
 from wsgicache.testing import Response, ScriptedApp, SharedServer, SharedStore, ask
 
 DOCS = Path(__file__).parents[2] / "docs"

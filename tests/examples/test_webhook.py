@@ -47,3 +47,18 @@ def test_anything_else_does_not(parts, message, secret, code):
     cache, webhook = parts
     assert send(webhook, message, secret) == code
     assert all(ask(cache, page).is_hit for page in ("/posts/tide", "/"))
+
+
+def test_a_store_that_is_down_is_told_so_that_the_message_comes_again():
+    server = SharedServer()
+    client = Client(SharedStore(server, memo_bytes=0))
+    webhook = load(EXAMPLES / "webhook.py").make_application(SECRET, client)
+    server.down = True
+    assert send(webhook, {"slug": "tide"}) == 503
+
+
+def test_without_its_variables_it_says_which(monkeypatch):
+    monkeypatch.delenv("WEBHOOK_SECRET", raising=False)
+    monkeypatch.delenv("STORE", raising=False)
+    with pytest.raises(SystemExit, match="WEBHOOK_SECRET and STORE"):
+        load(EXAMPLES / "webhook.py").application  # noqa: B018

@@ -43,6 +43,7 @@ LAYERS = {
     "5 faces": [
         "admin", "admin.guard", "admin.endpoint", "admin.dashboard", "admin.pages", "admin.overview",
         "admin.entries", "admin.figures", "admin.plots", "admin.session", "cache", "client", "metrics",
+        "telemetry",
         "paste", "proxy", "__main__",
     ],
     "6 the front door and what tests need": [
@@ -78,7 +79,7 @@ LAZY = {
     ("options", "others: difflib"): "only a misspelt option needs it",
     ("cache", "metrics"): "only who is scraped needs prometheus-client",
     ("cache", "admin.dashboard"): "only who has it needs jinja2 and itsdangerous",
-    ("metrics", "others: opentelemetry.metrics"): "only who observes by it needs it",
+    ("telemetry", "others: opentelemetry.metrics"): "only who observes by it needs it",
 }
 """Imports inside functions, each with its reason."""
 

@@ -49,7 +49,11 @@ def test_urls(url, max_bytes):
         ("", "no store URL; the default is memory://"),
         ("memory", "no store URL; the default is memory://"),
         ("/var/cache", "no store URL; the default is memory://"),
-        ("memcache://localhost", "no store is known for memcache://; known: .*memory"),
+        (
+            "memcache://localhost",
+            "no store is known for memcache://; did you mean memcached:",
+        ),
+        ("/var/cache", "for a directory write lmdb:///var/cache"),
     ],
 )
 def test_mistakes(url, told):

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..cache import WSGICache
 from ..client import Client
 from ..config import PREFIX, configure, from_ini, from_prefixed
-from ..options import OptionError, Settings
+from ..options import OPTIONS, OptionError, Settings
 from ..rules import Rule
 from ..stores import Store, StoreError, StoreOptions, open_store
 from ..stores.lookonly import LookOnly
@@ -153,7 +153,8 @@ class Site:
                 if failure.exit_code != DOWN:
                     raise
                 unseen = failure.message
-        settings = replace(self.settings, store=store, near=None, signing_keys=())
+        closed = {"admin_path": None, "purge_method": False, "dashboard": False}  # nobody asks it over HTTP
+        settings = replace(self.settings, store=store, near=None, signing_keys=(), **closed)
         cache = WSGICache.from_settings(_nobody, settings, [_copied(rule) for rule in self.rules])
         with contextlib.suppress(StoreError):  # the decision will say that the store is down
             for follower in cache.engine.followers:
@@ -300,12 +301,14 @@ def _section_of(path: Path) -> str:
 
 
 def _is_ours(section: Mapping[str, str]) -> bool:
-    uses = section.get("use", "").partition("#")[0].strip() == "egg:wsgicache"
-    return uses or any(
-        value.strip().startswith("wsgicache.paste:")
-        for key, value in section.items()
-        if key.startswith("paste.")
-    )
+    if section.get("use", "").partition("#")[0].strip() == "egg:wsgicache":
+        return True
+    factories = [key for key in section if key.startswith("paste.filter_")]
+    if any([section[key].strip().startswith("wsgicache.paste:") for key in factories]):
+        return True
+    # A factory of the site's own that adds something, such as a secret: then all the rest is ours.
+    rest = [key for key in section if key not in factories]
+    return bool(factories and rest) and all([key in OPTIONS or key.startswith("rule.") for key in rest])
 
 
 def _local_conf(deploy: Any, path: Path, kind: str, name: str, where: str) -> Mapping[str, str]:

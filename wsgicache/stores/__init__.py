@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Final, Protocol, runtime_checkable
@@ -200,7 +201,8 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
     """
     scheme, separator, _ = url.partition(":")
     if not separator:
-        raise ValueError(f"{shown(url)!r} is no store URL; the default is memory://")
+        meant = f"; for a directory write lmdb://{url}" if url.startswith("/") else ""
+        raise ValueError(f"{shown(url)!r} is no store URL; the default is memory://{meant}")
     options = StoreOptions() if options is None else options
     if scheme in _OURS:
         return _opener(url, *_OURS[scheme])(url, options)
@@ -208,9 +210,11 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         opened: Store = entry_point.load()(url, options)
         return opened
     known = sorted({*_OURS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    close = get_close_matches(scheme, known, n=1)
+    meant = f"; did you mean {close[0]}:?" if close else ""
     raise ValueError(
-        f"{shown(url)!r}: no store is known for {scheme}://; known: {', '.join(known)}. Others come from "
-        f"packages that register under the entry-point group {ENTRY_POINTS!r}"
+        f"{shown(url)!r}: no store is known for {scheme}://{meant}; known: {', '.join(known)}. Others come "
+        f"from packages that register under the entry-point group {ENTRY_POINTS!r}"
     )
 
 
