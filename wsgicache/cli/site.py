@@ -153,8 +153,8 @@ class Site:
                 if failure.exit_code != DOWN:
                     raise
                 unseen = failure.message
-        closed = {"admin_path": None, "purge_method": False, "dashboard": False}  # nobody asks it over HTTP
-        settings = replace(self.settings, store=store, near=None, signing_keys=(), **closed)
+        settings = replace(self.settings, store=store, near=None, signing_keys=())
+        settings = replace(settings, admin_path=None, purge_method=False, dashboard=False)  # no HTTP here
         cache = WSGICache.from_settings(_nobody, settings, [_copied(rule) for rule in self.rules])
         with contextlib.suppress(StoreError):  # the decision will say that the store is down
             for follower in cache.engine.followers:
