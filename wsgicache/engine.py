@@ -156,13 +156,13 @@ class Engine:
         """In a forked child: whoever held a lock does not exist."""
         self._variants_lock = threading.Lock()
         self.owed.after_fork()
+        self.observer.after_fork()  # before its counts are asked for
         if self.counts is not None:
             self.counts.after_fork()
         self.switches.after_fork()
         self.leases.after_fork()
         for follower in self.followers:
             follower.after_fork()
-        self.observer.after_fork()
 
     def _stamp(self) -> object:
         return self.stamp

@@ -1,9 +1,10 @@
 """Hits over a store that other processes share: what is served, and how often the store is asked for it."""
 
 import pytest
-from shared_helpers import Site
+from shared_helpers import Later, Site
 
 from wsgicache import Reason, Rule
+from wsgicache.observe import ByName
 from wsgicache.testing import Response
 
 
@@ -152,3 +153,14 @@ def test_a_clock_that_went_back_makes_what_is_stored_stale():
     reply = one.ask("/other")
     assert reply.stored
     assert two.ask().detail == Reason.STALE_PURGED.name
+
+
+def test_a_child_that_was_forked_while_another_thread_counted_does_not_wait_for_it():
+    site = Site()
+    (one,) = site.workers(1)
+    engine = one.cache.engine
+    engine.observer.by_name = ByName(lambda key: "page")
+    one.ask()
+    with engine.observer.by_name._lock:  # by a thread that the child does not have
+        Later(engine._after_fork).result()
+    assert one.ask().is_hit
