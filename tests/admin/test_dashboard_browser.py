@@ -321,7 +321,8 @@ def test_every_text_can_be_told_from_what_is_behind_it(scheme, page):
 
 def test_the_keyboard_is_enough(page, cache):
     page.goto(BASE)
-    page.keyboard.type(SECRET)  # the field has the focus
+    playwright.expect(page.get_by_label("Secret of this cache")).to_be_focused()
+    page.keyboard.type(SECRET)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Overview").wait_for()
     page.keyboard.press("Tab")
