@@ -18,6 +18,7 @@ import re
 import selectors
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -85,6 +86,7 @@ class Origin:
         self._host, self._port, self._timeout = parts.hostname, parts.port, timeout
         self._https = parts.scheme == "https"
         self._idle = threading.local()
+        self._made: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
 
     def take(self) -> http.client.HTTPConnection:
         """This thread's idle connection if it is still of use, or a new one, not yet open."""
@@ -104,7 +106,14 @@ class Origin:
 
     def _new(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
-        return kind(self._host, self._port, timeout=self._timeout)
+        connection = kind(self._host, self._port, timeout=self._timeout)
+        self._made.add(connection)
+        return connection
+
+    def close(self) -> None:
+        """Close every connection, also those that threads keep which are about to end."""
+        for connection in list(self._made):
+            connection.close()
 
 
 def _is_readable(sock: Any) -> bool:

@@ -60,8 +60,12 @@ def serving(target, *arguments, **env):
             yield Running(popen)
         finally:
             popen.send_signal(signal.SIGTERM)
-            complaints = popen.stderr.read()
-            assert popen.wait(20) == 0, complaints
+            try:
+                _, complaints = popen.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                raise
+            assert popen.returncode == 0, complaints
 
 
 @pytest.fixture(params=["lmdb", "redis"])

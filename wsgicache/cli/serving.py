@@ -104,6 +104,8 @@ def serve(
         pass
     finally:
         cache.close()
+        if isinstance(app, Proxy):
+            app.origin.close()
 
 
 def _interrupt(number: int, frame: object) -> None:
