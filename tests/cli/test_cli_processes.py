@@ -51,7 +51,8 @@ class Running:
 @contextmanager
 def serving(target, *arguments, **env):
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{HERE}", **env}
-    command = [sys.executable, "-X", "dev", "-m", "wsgicache", "serve", target, "--port", "0", "--json"]
+    # Not in development mode: a thread that warns while the process ends can hold it up for ever.
+    command = [sys.executable, "-m", "wsgicache", "serve", target, "--port", "0", "--json"]
     popen = subprocess.Popen(
         [*command, *arguments], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

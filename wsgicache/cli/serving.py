@@ -202,7 +202,10 @@ def _with_waitress(app: App, host: str, port: int, threads: int, ready: Callable
         app, host=host, port=port, threads=threads, ident=None, clear_untrusted_proxy_headers=False
     )
     ready(server.effective_port)
-    server.run()
+    try:
+        server.run()
+    finally:
+        server.close()
 
 
 class _Threaded(ThreadingMixIn, WSGIServer):
