@@ -1,7 +1,6 @@
 """The README keeps its word: its blocks run, its output is what comes, its links lead somewhere."""
 
 import re
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from example_helpers import (
     stored_miss,
 )
 from flask import Flask, make_response, request
+from ports import free_port
 
 from wsgicache import Rule, WSGICache
 from wsgicache.outcome import Reason
@@ -228,12 +228,6 @@ def gunicorn(port, tmp_path, *arguments):
         yield
         process.terminate()
         process.communicate(timeout=20)
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def shape(output):

@@ -2,7 +2,8 @@
 
 import pytest
 from flask import Flask
-from flask_helpers import BACKENDS, SHARED, close_backend, free_port, running
+from flask_helpers import BACKENDS, SHARED, close_backend, running
+from ports import free_port
 
 from wsgicache.flask import Cache
 

@@ -18,12 +18,6 @@ BACKENDS = ("simple", "file", "redis", "pylibmc", "pymemcache")
 SHARED = BACKENDS[1:]
 
 
-def free_port():
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
-
-
 def answers(port):
     with socket.socket() as asked:
         asked.settimeout(1)

@@ -19,7 +19,8 @@ from pathlib import Path
 import cachelib
 import pytest
 from flask import Flask
-from flask_helpers import close_backend, free_port, running
+from flask_helpers import close_backend, running
+from ports import free_port
 
 from wsgicache.flask import Cache, backends
 from wsgicache.flask.backends import memcacheclients

@@ -16,7 +16,8 @@ import cachelib
 import pytest
 from cachelib.serializers import JSONSerializer
 from flask import Flask
-from flask_helpers import free_port, running
+from flask_helpers import running
+from ports import free_port
 
 import wsgicache.flask
 from wsgicache.flask import Cache, backends

@@ -6,7 +6,8 @@ from time import perf_counter
 
 import pytest
 from flask import Flask, render_template_string
-from flask_helpers import close_backend, free_port, running
+from flask_helpers import close_backend, running
+from ports import free_port
 
 from wsgicache.flask import Cache, Unavailable
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from flask import Flask, abort, g, request, session
 from flask.sessions import SecureCookieSession
-from flask_helpers import free_port
+from ports import free_port
 
 from wsgicache import Rule
 from wsgicache.flask import Cache, SiteCache, Unavailable

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from flask_helpers import answers, free_port
+from flask_helpers import answers
+from ports import free_port
 
 import wsgicache
 from wsgicache.flask.contrib.uwsgicache import UWSGICache

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 
 VCL = """
@@ -47,13 +49,6 @@ http {{
 def program(name: str) -> str | None:
     """Where a server is installed, if it is; Debian puts them where a user's PATH does not look."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def varnish(origin: int, directory: Path) -> tuple[list[str], int]:

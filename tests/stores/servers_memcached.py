@@ -7,15 +7,9 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from ports import free_port
 
 STARTS_WITHIN = 10.0
-
-
-def free_port():
-    """A port that nobody listens on; somebody else may take it, so whoever starts a server tries again."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 def answers(process, port):

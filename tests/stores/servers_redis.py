@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import itertools
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -14,29 +13,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from ports import free_port
 
 from wsgicache.stores.redisurl import quiet
 
 STARTS_WITHIN = 20.0
 
 _nobody = threading.Event()
-
-
-def free_port():
-    """A port that nobody listens on, with room for that of a Cluster's bus, 10000 above."""
-    while True:
-        with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))
-            port = bound.getsockname()[1]
-            if port < 55000:
-                return port
-            bound.close()
-            with socket.socket() as other:
-                try:
-                    other.bind(("127.0.0.1", port - 20000))
-                except OSError:
-                    continue
-                return port - 20000
 
 
 def until(true, within=STARTS_WITHIN, what="it"):

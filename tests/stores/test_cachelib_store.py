@@ -13,7 +13,8 @@ from pathlib import Path
 import cachelib
 import pytest
 from cachelib.serializers import BaseSerializer
-from servers_memcached import Scripted, free_port, plain_redis
+from ports import free_port
+from servers_memcached import Scripted, plain_redis
 from test_memory_fork import HeldElsewhere, in_child
 
 import wsgicache

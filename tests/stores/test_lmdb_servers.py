@@ -12,18 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 import wsgicache
 
 HERE = Path(__file__).parent
 PATIENCE = 30.0
 HOST = "site.example"
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def command(server, port):

@@ -3,8 +3,9 @@
 import time
 
 import pytest
+from ports import free_port
 from redis_helpers import KEY, Clock, body_of, confirms, entry, fails, names, opened, purge, put
-from servers_redis import Server, empty, free_port, until
+from servers_redis import Server, empty, until
 from tcp_proxy import TcpProxy
 
 from wsgicache.stores import StoreError

@@ -169,7 +169,7 @@ def certificate(tmp_path_factory):
 
 
 def test_tls(certificate):
-    from servers_redis import free_port
+    from ports import free_port
 
     port = free_port()
     files = [f"--tls-{name}-file" for name in ("cert", "key", "ca-cert")]
