@@ -14,6 +14,7 @@ from cli_helpers import HERE, ROOT, process
 sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))
 
 import servers_redis
+from ports import free_port
 from servers_memcached import memcached
 
 SECRET = "a secret that nobody guesses"
@@ -210,7 +211,7 @@ def test_what_is_read_with_another_key_stays_in_memcached():
 
 
 def test_a_store_that_is_down_is_one_line_and_exit_code_3():
-    port = servers_redis.free_port()
+    port = free_port()
     done = ok("purge", "/a", "--store", f"redis://127.0.0.1:{port}", code=3)
     assert len(done.stderr.splitlines()) == 1
     assert "Connection refused" in done.stderr
