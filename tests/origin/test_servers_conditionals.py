@@ -184,6 +184,7 @@ def test_a_range_beyond_the_end(server: Server, page: Page) -> None:
 @pytest.mark.parametrize(
     ("condition", "code"),
     [('"v1"', 206), ('W/"v1"', 200), ('"v0"', 200), (MODIFIED, 206), (LATER, 200)],
+    ids=["same", "weak", "other", "date", "later"],
 )
 def test_if_range(server: Server, page: Page, condition: str, code: int) -> None:
     answer = server.get(page.path, "Range: bytes=0-1", f"If-Range: {condition}")
