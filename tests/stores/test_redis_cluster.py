@@ -377,10 +377,10 @@ def test_a_bucket_that_is_listened_to(cluster):
         until(lambda: answered, what="an answered PING")
         del heard[:]
         cluster.move(part.slot, target)
-        until(lambda: "" in heard, what="the connection to the new owner")
-        assert part.link.name.endswith(str(target.port))
-        opened(cluster.url).parts[store.part_of(key(1))].publish("there")
-        until(lambda: "there" in heard, what="a message from there")
+        until(lambda: "" in heard, what="a connection")
+        until(lambda: part.link.name.endswith(str(target.port)), what="the connection to the new owner")
+        there = opened(cluster.url).parts[store.part_of(key(1))]
+        until(lambda: there.publish("there") > 0 and "there" in heard, what="a message from there")
     finally:
         stop.set()
         thread.join(10)
