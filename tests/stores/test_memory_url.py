@@ -80,7 +80,7 @@ def test_a_store_is_handed_over_as_it_is():
     assert WSGICache(ScriptedApp(), store).store is store
 
 
-@pytest.mark.parametrize("thing", [None, 5, object(), {}, MemoryStore], ids=lambda thing: type(thing).__name__)
+@pytest.mark.parametrize("thing", [None, 5, object(), {}, MemoryStore], ids=lambda it: type(it).__name__)
 def test_what_is_no_store_is_refused(thing):
     with pytest.raises(OptionError, match="store"):
         WSGICache(ScriptedApp(), thing)
