@@ -21,7 +21,7 @@ log: Final = logging.getLogger("wsgicache")
 Job = Callable[[], bool]
 """A refresh: True where it succeeded."""
 
-_dice: Final = random.Random()  # noqa: S311 - of our own: whoever seeds the module's must not see us draw
+dice: Final = random.Random()  # noqa: S311 - of our own: whoever seeds the module's must not see us draw
 
 BACK_OFF_FIRST: Final = 1.0
 BACK_OFF_LIMIT: Final = 60.0
@@ -42,7 +42,7 @@ class Refresher:
         threads: int,
         queue: int,
         clock: Callable[[], float],
-        jitter: Callable[[], float] = lambda: _dice.uniform(0.5, 1.5),
+        jitter: Callable[[], float] = lambda: dice.uniform(0.5, 1.5),
     ) -> None:
         self._limit = threads
         self._queue_limit = queue
@@ -149,6 +149,7 @@ _instances: Final[weakref.WeakSet[Refresher]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    dice.seed()  # or each of several children would draw the same
     for refresher in list(_instances):
         refresher._after_fork()
 

@@ -28,7 +28,7 @@ from .fields import is_field_value, is_token
 from .journal import Kind, Mark, Purge
 
 MAGIC: Final = b"wsgc"
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 HEADER: Final = struct.Struct(">4sBBHIII")
 """magic, format version, kind, flags, bytes of the head after this, bytes of the body, CRC-32 of them all."""
@@ -37,7 +37,8 @@ _UNCHECKED: Final = 4
 """Bytes at the end of the header that hold the checksum itself."""
 
 _NUMBERS: Final = struct.Struct(">dd")
-_TERMS: Final = struct.Struct(">QIIIIB")
+_TERMS: Final = struct.Struct(">QIIIIIB")
+_MOST: Final = 2**32 - 1
 _ENTRY: Final = 1
 _VARIANTS: Final = 2
 _SIGNED: Final = 1
@@ -89,8 +90,9 @@ def _entry_parts(entry: Entry) -> Iterator[bytes]:
     yield _NUMBERS.pack(entry.since, entry.fresh_until)
     yield _texts((terms.status, terms.fingerprint, terms.source, born.epoch, born.nonce))
     windows = (terms.lifetime, terms.stale_while_revalidate, terms.stale_if_error, terms.keep)
+    cost = min(terms.cost, _MOST)
     flags = sum([1 << i for i, name in enumerate(_FLAGS) if getattr(terms, name)])
-    yield _TERMS.pack(born.seq, *windows, flags)
+    yield _TERMS.pack(born.seq, *windows, cost, flags)
     yield _texts(terms.groups)
     yield _texts(terms.varying)
     yield _texts(["-" if value is None else "=" + value for value in entry.values])
@@ -223,7 +225,7 @@ def _read_entry(reader: _Reader, body: bytes) -> Entry:
     if len(words) != 5:
         raise DecodeError("wrong number of words")
     status, fingerprint, source, epoch, nonce = words
-    seq, lifetime, swr, sie, keep, flags = _TERMS.unpack(reader.take(_TERMS.size))
+    seq, lifetime, swr, sie, keep, cost, flags = _TERMS.unpack(reader.take(_TERMS.size))
     terms = Terms(
         status,
         fingerprint,
@@ -234,6 +236,7 @@ def _read_entry(reader: _Reader, body: bytes) -> Entry:
         keep,
         groups=reader.texts(),
         varying=reader.texts(),
+        cost=cost,
         **{name: bool(flags >> i & 1) for i, name in enumerate(_FLAGS)},
     )
     values = tuple([None if text == "-" else text[1:] for text in reader.texts()])

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from .background import Refresher
+from .background import Refresher, dice
 from .clock import Clock
 from .collapse import Collapse, Flight, MissMarkers
 from .cookiepass import cookie_pass
+from .early import first_try, lead, next_try
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look, everywhere
@@ -32,7 +33,7 @@ from .owed import Owed
 from .plan import Plan, normalisers_for, plans_for
 from .policy import Admission, admit, judge
 from .profile import PROFILES
-from .ready import ALWAYS, ReadyVariants, ready
+from .ready import ALWAYS, Ready, ReadyVariants, ready
 from .routes import OTHER, route_of
 from .rules import RuleSet
 from .search import search_rules
@@ -56,11 +57,11 @@ RECENT: Final = 200
 class Found:
     """What a look-up found: a reason, the entry if there is one, and the mark that was read first.
 
-    `miss` is the reason without regard to who asks: where a request with a cookie finds nothing, `reason`
+    `early`: it is fresh, and is to be refreshed all the same, behind the one who asks. `miss` is the reason without regard to who asks: where a request with a cookie finds nothing, `reason`
     names the cookie and `miss` the empty place. `key` is where a fill will be stored if nothing changes.
     """
 
-    __slots__ = ("entry", "follower", "key", "mark", "miss", "now", "reason", "variants", "verdict")
+    __slots__ = ("early", "entry", "follower", "key", "mark", "miss", "now", "reason", "variants", "verdict")
 
     def __init__(self, key: str, now: float, follower: Follower) -> None:
         self.key = key
@@ -68,6 +69,7 @@ class Found:
         self.now = now
         self.reason = self.miss = _URI_MISS
         self.entry: Entry | None = None
+        self.early = False
         self.variants: Variants | None = None
         self.verdict = _VALID
         self.mark: Mark | None = None
@@ -107,6 +109,8 @@ class Engine:
         self.refresher: Final = Refresher(
             settings.background_threads, settings.background_queue, self.clock.wall
         )
+        self.uniform: Callable[[], float] = dice.random
+        """Random numbers from 0 to below 1, for lifetimes and early refreshes; replaced by tests."""
         self.consumed: Final = frozenset(settings.consume_fields)
         self.rules_known_by = object()
         """Replaced whenever a rule is switched."""
@@ -252,8 +256,33 @@ class Engine:
         if admission.personal is not None and found.miss in _NOTHING_THERE:
             found.reason = admission.personal
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
+            if entry.terms.cost and admission.plan.early_refresh:
+                found.early = self._is_early(admission, found, entry)
             self._arm(admission, found)
         return found
+
+    def _is_early(self, admission: Admission, found: Found, entry: Entry) -> bool:
+        """Whether a fresh entry is to be refreshed now: the instant drawn for its slot has come.
+
+        Where this process keeps no slot to remember it in, each request draws.
+        """
+        now, end = self.clock.steady(), entry.fresh_until + self.clock.shift
+        slot = self.peek(found.key) if self.peek is not None else None
+        if slot is None or slot.stored is not entry:
+            early = lead(entry.terms.cost, admission.plan.early_refresh, self.uniform(), looks=1)
+            return now >= end - min(early, entry.terms.lifetime / 2)
+        armed = slot.ready
+        if not isinstance(armed, Ready) or armed.shift != self.clock.shift:
+            return False
+        return armed.fresh_until <= now and armed.fresh_until < min(end, _until_of(slot))
+
+    def _ends_early(self, admission: Admission, found: Found, entry: Entry) -> float:
+        """Up to which instant of the steady clock a slot answers, before its page is refreshed early."""
+        terms, beta = entry.terms, admission.plan.early_refresh
+        now, end = self.clock.steady(), entry.fresh_until + self.clock.shift
+        if found.early:
+            return next_try(now, end, terms.cost)
+        return first_try(now, end, terms.cost, beta, self.uniform())
 
     def _find(self, admission: Admission, found: Found) -> Entry | None:
         """Read the entry, through the record of varying fields where there is one."""
@@ -330,12 +359,15 @@ class Engine:
         shift, stamp, rules = self.clock.shift, admission.stamp, admission.rules
         found.follower.judged_at(slot, found.mark)
         if slot.stamp is stamp and (slot.ready is None or getattr(slot.ready, "shift", shift) == shift):
-            return
+            if not found.early or stored is not found.entry:
+                return
         if isinstance(stored, Variants):
             slot.ready = ReadyVariants(stored.key, selectors(stored.fields, self._normalisers), rules)
         else:
             passes = cookie_pass(admission.plan.cookies, stored.terms)
-            until = getattr(slot, "until", float("inf"))
+            until = _until_of(slot)
+            if stored.terms.cost and admission.plan.early_refresh:
+                until = min(until, self._ends_early(admission, found, stored))
             count = self.observer.counter_of(stored.key, admission.plan.label)
             slot.ready = ready(stored, passes, shift, rules, count, found.follower.trust, until)
         slot.stamp = stamp
@@ -547,6 +579,12 @@ def _after_fork() -> None:
 
 
 in_child(_after_fork)
+
+
+def _until_of(slot: Any) -> float:
+    """The instant at which what a slot holds is too old, whatever its lifetime: a near tier's copies are."""
+    until: float = getattr(slot, "until", float("inf"))
+    return until
 
 
 def place(entry: Entry) -> str:

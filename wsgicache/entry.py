@@ -25,7 +25,8 @@ class Terms(NamedTuple):
     """How a stored response may be reused; equal for many entries, so interned by `intern_terms`.
 
     `lifetime` and the windows are seconds. `source` says where the lifetime came from. `for_cookies` and
-    `for_credentials`: requests with cookies or with credentials may be answered too.
+    `for_credentials`: requests with cookies or with credentials may be answered too. `cost` is how many
+    milliseconds the app took, about, and told only where pages are refreshed early.
     """
 
     status: str
@@ -43,6 +44,7 @@ class Terms(NamedTuple):
     never_stale: bool = False
     made_etag: bool = False
     negative: bool = False
+    cost: int = 0
 
     @property
     def code(self) -> int:

@@ -13,8 +13,9 @@ from typing import Any, Final
 from .answer import Answer, answer, not_modified_answer
 from .collapse import PENDING, Flight
 from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
+from .early import cost_of, shortened
 from .engine import Engine, Found
-from .entry import Entry, Headers, intern_terms, make_etag
+from .entry import Entry, Headers, Terms, intern_terms, make_etag
 from .fields import http_date, parse_etag
 from .head import Head
 from .hints import IGNORE, Hints
@@ -148,16 +149,41 @@ class Fill:
             self.hints.ignore()  # an outer cache hears hints, not what is set in a copy of its environ
         if self.conditional and head.code == 304:
             return self._freshen(head, environ)
-        if head.code >= 500 and self.stale_usable():
+        if head.code >= 500 and (self._is_early or self.stale_usable()):
             return Action.STALE
         self.settlement = settle(admission, head, self.hints, ignored, self._head_at)
         terms = self.settlement.terms
         if terms is not None:
             self.outcome.settled = _STORED  # what is told if the head goes out before the body's end
+            if admission.plan.jitter or admission.plan.early_refresh:
+                terms = self._spread(terms)
             self.outcome.ttl = terms.lifetime - int(age_on_arrival(head, self.asked, self._head_at))
             return KEEP
         self._not_stored(self.settlement.reason)
         return Action.PASS
+
+    def _spread(self, terms: Terms) -> Terms:
+        """The terms of this very response: its lifetime shortened at random, and what it cost the app.
+
+        The settlement may be remembered for other pages, so that it is not touched.
+        """
+        plan, settled, head, seconds = self.admission.plan, self.settlement, self.head, self.outcome.seconds
+        lifetime, cost = terms.lifetime, 0
+        if plan.jitter and head is not None:
+            age = int(age_on_arrival(head, self.asked, self._head_at))
+            lifetime = shortened(lifetime, age, plan.jitter, self.engine.uniform())
+        if plan.early_refresh and seconds is not None:
+            cost = cost_of(seconds)
+        elif plan.early_refresh and self.found.entry is not None:  # a HEAD says nothing of a GET's cost
+            cost = self.found.entry.terms.cost
+        terms = intern_terms(terms._replace(lifetime=lifetime, cost=cost))
+        self.settlement = Settlement(settled.reason, terms, settled.directives, settled.dropped)
+        return terms
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether this refreshes a page that is still fresh: no error of the app may replace that."""
+        return self.background and self.found.reason is Reason.HIT
 
     def _not_stored(self, reason: Reason) -> None:
         """The answer is for this client alone: those who wait go to the app, all at once."""
@@ -200,7 +226,8 @@ class Fill:
         self.passed_on = () if keeps else tuple([pair for pair in head.headers if pair[0].lower() in COOKIES])
         self.head = merged = self._merged(entry, head)
         self.settlement = settle(self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at)
-        if self.settlement.reason is Reason.STORED:
+        if self.settlement.terms is not None:
+            self._spread(self.settlement.terms)
             self._keep_freshened(entry)
         else:
             if self.settlement.reason is not Reason.NOT_STORED_SET_COOKIE:
@@ -253,7 +280,9 @@ class Fill:
             self._head_at = self.engine.clock.wall()
             self.head = self._merged(entry, head)
             self.settlement = settle(self.admission, self.head, self.hints, ignored, self._head_at)
-            if self.settlement.reason is Reason.STORED and self.engine.verdict_now(entry) is Verdict.VALID:
+            terms = self.settlement.terms
+            if terms is not None and self.engine.verdict_now(entry) is Verdict.VALID:
+                self._spread(terms)
                 self._keep_freshened(entry)
 
     def prepare_again(self) -> None:
@@ -283,6 +312,7 @@ class Fill:
             if self.settlement.terms is None:
                 self._not_stored(self.settlement.reason)
                 return self.settlement.reason
+            self._spread(self.settlement.terms)
         replaced = None if self.found.miss in _UNRELATED else self.found.entry
         reason = settle_body(self.admission, head, body, replaced)
         if reason is None:

@@ -314,7 +314,7 @@ def summary(counts: Mapping[str, int]) -> dict[str, Any]:
     return {
         "requests": requests,
         "hits": hits,
-        "stale_hits": hits - reasons[Reason.HIT],
+        "stale_hits": hits - reasons[Reason.HIT] - reasons[Reason.HIT_EARLY_REFRESH],
         "misses": misses,
         **{name: counts.get(name, 0) for name in told},
         "hit_ratio": hits / (hits + misses) if hits + misses else None,

@@ -76,6 +76,24 @@ def read_duration(value: Any) -> float:
     return float(value)
 
 
+def read_beta(value: Any) -> float:
+    """A factor between 0 and 10."""
+    remedy = "give a number from 0 (off) to 10; 1 is usual"
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError(remedy) from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10:
+        raise ValueError(remedy)
+    return float(value)
+
+
+def read_optional_beta(value: Any) -> float | None:
+    """A factor, or None (in text: `default` or empty)."""
+    return None if value is None or value in ("", "default") else read_beta(value)
+
+
 def read_above_zero(value: Any) -> float:
     """Seconds that may have a fraction, above zero."""
     seconds = read_duration(value)
@@ -371,6 +389,16 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "states none.",
         ),
         Option(
+            "early_refresh", read_beta, 0.0, "factor",
+            "Refresh a page behind its visitors shortly before it expires, at random and the earlier the longer "
+            "the app takes for it. 0: never; 1: as XFetch recommends; more: earlier.",
+        ),
+        Option(
+            "jitter", read_seconds, 0, "seconds",
+            "Lifetimes are shortened at random by up to so much, and by half at most, so that pages stored "
+            "together do not expire together.",
+        ),
+        Option(
             "keep", read_seconds, 3600, "seconds",
             "How long a stale entry stays stored for the sake of its validators.",
         ),
@@ -476,6 +504,14 @@ RULE_OPTIONS: Final[Mapping[str, Option]] = {
             "As the option of the cache, for this rule.",
         ),
         Option(
+            "early_refresh", read_optional_beta, None, "factor",
+            "As the option of the cache, for this rule.",
+        ),
+        Option(
+            "jitter", read_optional_seconds, None, "seconds",
+            "As the option of the cache, for this rule.",
+        ),
+        Option(
             "max_body_bytes", read_optional_bytes, None, "bytes",
             "As the option of the cache, for this rule.",
         ),
@@ -569,6 +605,8 @@ class Settings:
     background_queue: int
     stale_while_revalidate: int
     stale_if_error: int
+    early_refresh: float
+    jitter: int
     keep: int
     max_error_ttl: int
     harmless_cookies: tuple[str, ...]

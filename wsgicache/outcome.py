@@ -116,6 +116,11 @@ class Reason(Enum):
 
     # --- judge: does what is stored answer this request? -----------------------------------------
     HIT = (Phase.JUDGE, "hit", "A fresh stored response answers.", "RFC 9111 §4")
+    HIT_EARLY_REFRESH = (
+        Phase.JUDGE, "hit",
+        "A fresh stored response answers, and its refresh begins behind it, before it expires.",
+        "RFC 9111 §4",
+    )  # fmt: skip
     HIT_STALE_WHILE_REVALIDATE = (
         Phase.JUDGE, "hit",
         "A stale response answers at once inside its stale-while-revalidate window; a refresh runs "

@@ -60,6 +60,8 @@ class Plan:
     statuses: Mapping[int, int | None] | None
     stale_while_revalidate: int
     stale_if_error: int
+    early_refresh: float
+    jitter: int
     max_body_bytes: int
     strip_set_cookie: bool
     store_tokens: bool
@@ -127,6 +129,8 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         statuses=options.get("statuses"),
         stale_while_revalidate=chosen("stale_while_revalidate", settings.stale_while_revalidate),
         stale_if_error=chosen("stale_if_error", settings.stale_if_error),
+        early_refresh=chosen("early_refresh", settings.early_refresh),
+        jitter=chosen("jitter", settings.jitter),
         max_body_bytes=chosen("max_body_bytes", settings.max_body_bytes),
         strip_set_cookie=chosen("strip_set_cookie", False),
         store_tokens=chosen("store_tokens", False),

@@ -28,8 +28,8 @@ class Rule:
     Args:
         pattern: `/about`, `/post/*`, `/static/**/*.css`, `regex:/[a-z]{2}/.*`.
         options: name, bypass, ttl, statuses, override, query, ignore_query, cookies, vary, groups,
-            stale_while_revalidate, stale_if_error, max_body_bytes, methods, host, strip_set_cookie,
-            store_tokens, enabled.
+            stale_while_revalidate, stale_if_error, early_refresh, jitter, max_body_bytes, methods, host,
+            strip_set_cookie, store_tokens, enabled.
 
     Raises:
         OptionError: a bad pattern or option, or options that contradict each other.
@@ -185,7 +185,8 @@ def fingerprint(profile: Profile, rule: Rule | None, settings: Iterable[object])
     """Eight bytes of hex that change when anything changes that an entry was stored under."""
     options = {} if rule is None else dict(rule.options)
     options.pop("name", None)
-    options.pop("enabled", None)
+    for name in ("enabled", "early_refresh", "jitter"):  # when, not what
+        options.pop(name, None)
     text = repr((profile, rule.pattern if rule else None, sorted(options.items()), list(settings)))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 

@@ -364,9 +364,11 @@ class Middleware:
             environ[HINTS].groups.update(entry.terms.groups)  # for an outer cache that stores this answer
         outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
         after = None
-        if found.reason is Reason.HIT_STALE_WHILE_REVALIDATE:
+        if found.early or found.reason is Reason.HIT_STALE_WHILE_REVALIDATE:
             try:
-                after = self._refresh_behind(environ, admission, found)
+                begins, after = self._refresh_behind(environ, admission, found)
+                if begins and found.early:
+                    outcome.reason = Reason.HIT_EARLY_REFRESH
             except Exception as error:
                 self.engine.observer.fault("refreshing", error)
         chunks = self._send_entry(environ, start_response, admission, entry, outcome)
@@ -485,20 +487,19 @@ class Middleware:
 
     def _refresh_behind(
         self, environ: Environ, admission: Admission, found: Found
-    ) -> Callable[[], None] | None:
-        """Have a stale entry refreshed: on a thread, or after this response where there is none.
+    ) -> tuple[bool, Callable[[], None] | None]:
+        """Have an entry refreshed: on a thread, or after this response where there is none.
 
-        Returns what to do after the response, if anything.
+        Returns whether that is going to happen, and what to do after the response, if anything.
         """
         refresher = self.engine.refresher
         clean = refresh_environ(environ, admission, found)
         if clean is None:
-            return None
-        job = partial(self._refresh, clean)
+            return False, None
+        job = partial(self._refresh, clean, found.entry if found.early else None)
         if environ.get("wsgi.multithread"):
-            refresher.submit(found.key, job)
-            return None
-        return partial(self._run_behind, found.key, job)
+            return refresher.submit(found.key, job), None
+        return True, partial(self._run_behind, found.key, job)
 
     def _run_behind(self, key: str, job: Callable[[], bool]) -> None:
         """Refresh after the response; a fault of ours is no error of the response."""
@@ -508,8 +509,12 @@ class Middleware:
         except Exception as error:
             self.engine.observer.fault("refreshing", error)
 
-    def _refresh(self, environ: Environ) -> bool:
-        """Ask the app for a page that nobody waits for. True where a response was stored."""
+    def _refresh(self, environ: Environ, early: Entry | None = None) -> bool:
+        """Ask the app for a page that nobody waits for. True where a response was stored, by whomever.
+
+        Args:
+            early: the entry that is to be refreshed although it is fresh.
+        """
         engine = self.engine
         hints = environ[HINTS] = Hints()
         environ[CACHE] = self
@@ -517,7 +522,7 @@ class Middleware:
         if admission.reason is not None:
             return False
         found = engine.look_up(admission)
-        if found.reason is Reason.HIT or found.mark is None:
+        if _is_refreshed(found, early) or found.mark is None:
             return True
         covered = engine.covered(admission.key, groups_of(found))
         boarding, flight = engine.collapse.board(found.key, found.mark, covered)
@@ -530,7 +535,7 @@ class Middleware:
             except BaseException:  # a greenlet may be killed while it waits for the store
                 engine.fail(flight)
                 raise
-            if taken is None or found.reason is Reason.HIT or found.mark is None:
+            if taken is None or _is_refreshed(found, early) or found.mark is None:
                 engine.fail(flight)  # another process refreshes it, or has
                 return True
         fill = self._new_fill(admission, found, flight, hints)
@@ -549,6 +554,18 @@ class Middleware:
             return False
         settled = fill.outcome.settled
         return settled is not None and settled.token == "stored"
+
+
+def _is_refreshed(found: Found, early: Entry | None) -> bool:
+    """Whether somebody else has refreshed a page meanwhile.
+
+    Args:
+        early: the fresh entry that was to be refreshed, if it was.
+    """
+    entry = found.entry
+    if found.reason is not Reason.HIT or entry is None or early is None:
+        return found.reason is Reason.HIT
+    return (entry.since, entry.fresh_until) != (early.since, early.fresh_until)
 
 
 def _peek_nothing(key: str) -> None:

@@ -18,7 +18,7 @@ LAYERS = {
     "1 core": [
         "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
-        "cookiepass", "hints", "routes", "sitemap",
+        "cookiepass", "hints", "routes", "sitemap", "early",
     ],
     "2 stores": [
         "forks", "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",

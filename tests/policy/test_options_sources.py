@@ -41,6 +41,8 @@ VALUES = {
     "background_queue": (9, "9", 9),
     "stale_while_revalidate": (3600, "1h", 3600),
     "stale_if_error": (86400, "1d", 86400),
+    "early_refresh": (0.5, " 0.5", 0.5),
+    "jitter": (30, "30s", 30),
     "keep": (60, "60s", 60),
     "max_error_ttl": (3, "3", 3),
     "harmless_cookies": (["a", "b_*"], "a, b_*", ("a", "b_*")),

@@ -101,6 +101,22 @@ def after(reason, answer, seconds, options=None, headers=None):
         return site, site.ask(headers=headers)
 
 
+@scenario(Reason.HIT_EARLY_REFRESH)
+def early_refresh():
+    clock = FakeClock()
+
+    def answer(environ):
+        clock.tick(1)
+        return page()
+
+    site = Site(answer, clock=clock, ttl=100, early_refresh=1)
+    site.cache.engine.uniform = lambda: 0.5
+    site.fill()
+    site.ask()
+    site.clock.tick(97)
+    return site, site.ask(**{"wsgi.multithread": False})
+
+
 after(Reason.HIT_STALE_WHILE_REVALIDATE, control("max-age=10, stale-while-revalidate=60"), 20)
 after(Reason.HIT_MAX_STALE, control("max-age=10"), 20, RFC, {"Cache-Control": "max-stale=60"})
 after(Reason.STALE, control("max-age=10", ("ETag", '"a"')), 20)

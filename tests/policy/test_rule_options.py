@@ -9,6 +9,7 @@ from wsgicache import Rule
 from wsgicache.options import RULE_OPTIONS, OptionError
 from wsgicache.profile import SAFE
 from wsgicache.rules import RuleSet, fingerprint
+from wsgicache.testing import FakeClock
 
 SHOWN = {}
 
@@ -147,6 +148,34 @@ def test_stale_if_error():
     assert site.ask().code == 500
 
 
+@shows("early_refresh")
+def test_early_refresh():
+    clock = FakeClock()
+
+    def answer(environ):
+        clock.tick(2)
+        return page()
+
+    rules = [Rule("/dear/*", early_refresh="0.5"), Rule("/cheap/*", early_refresh=0)]
+    site = Site(answer, clock=clock, ttl=100, rules=rules, early_refresh=1)
+    site.cache.engine.uniform = lambda: 0.5
+    urls = ("/dear/a", "/cheap/a", "/a")
+    for url in urls:
+        site.fill(url)
+        assert site.ask(url).is_hit
+    site.clock.tick(97 - 3 * 2)
+    assert [site.ask(url).detail for url in urls] == ["HIT_EARLY_REFRESH", None, None]
+    site.cache.engine.refresher.drain()
+    assert site.app.calls == 4
+
+
+@shows("jitter")
+def test_jitter():
+    site = Site(ttl=100, rules=[Rule("/a", jitter="20s"), Rule("/b", jitter=0)], jitter=40)
+    site.cache.engine.uniform = lambda: 0.999
+    assert [site.fill(url).cache["ttl"] for url in ("/a", "/b", "/c")] == ["80", "100", "60"]
+
+
 @shows("max_body_bytes")
 def test_max_body_bytes():
     site = Site(
@@ -253,6 +282,14 @@ BAD = [
     ("groups", 7),
     ("stale_while_revalidate", "-5"),
     ("stale_if_error", "x"),
+    ("early_refresh", "yes"),
+    ("early_refresh", True),
+    ("early_refresh", -1),
+    ("early_refresh", "nan"),
+    ("early_refresh", 11),
+    ("jitter", "10%"),
+    ("jitter", -1),
+    ("jitter", 0.5),
     ("max_body_bytes", "big"),
     ("max_body_bytes", -1),
     ("max_body_bytes", True),
@@ -433,3 +470,9 @@ def test_a_name_and_a_switch_do_not_change_it():
     plain = fingerprint(SAFE, Rule("/x", ttl=5), ())
     assert fingerprint(SAFE, Rule("/x", ttl=5, name="a"), ()) == plain
     assert fingerprint(SAFE, Rule("/x", ttl=5, enabled=False), ()) == plain
+
+
+def test_nor_does_what_says_only_when_a_page_is_made_again():
+    plain = fingerprint(SAFE, Rule("/x", ttl=5), ())
+    assert fingerprint(SAFE, Rule("/x", ttl=5, early_refresh=1), ()) == plain
+    assert fingerprint(SAFE, Rule("/x", ttl=5, jitter=1), ()) == plain

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from wsgicache.codec import FORMAT
 from wsgicache.entry import Entry, Terms
 from wsgicache.journal import Kind, Purge, PurgeIndex, Verdict
 from wsgicache.stores import StoreError, StoreOptions, open_store
@@ -101,7 +102,7 @@ def name(server, ending):
 
 def entry_names(server):
     """The keys that hold entries."""
-    return [key for key in names(server) if b":2:" in key]
+    return [key for key in names(server) if b":%d:" % FORMAT in key]
 
 
 def follower():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis_helpers import KEY, body_of, confirms, entry, entry_names, fails, name, opened, purge, put
 from servers_redis import Server, empty
 
-from wsgicache.codec import DecodeError, encode
+from wsgicache.codec import FORMAT, DecodeError, encode
 from wsgicache.entry import Variants
 from wsgicache.stores import MOST_COUNTERS
 from wsgicache.stores.redisscripts import LINE
@@ -56,7 +56,7 @@ def spoilt(value):
     for position in range(LINE, len(value), 7):
         yield f"bit {position}", value[:position] + bytes([value[position] ^ 4]) + value[position + 1 :]
     yield "zeros", bytes(len(value))
-    yield "another version", value.replace(b"wsgc\2", b"wsgc\3")
+    yield "another version", value.replace(b"wsgc%c" % FORMAT, b"wsgc%c" % (FORMAT + 1))
     yield "longer suffix", value.replace(b" 0 ", b" 9 ", 1)
 
 
@@ -121,7 +121,7 @@ def test_ser_06_another_format_version_is_left_alone(server):
     store = opened(server.url)
     put(store)
     (key,) = entry_names(server)
-    newer = key.replace(b":2:", b":3:")
+    newer = key.replace(b":%d:" % FORMAT, b":%d:" % (FORMAT + 1))
     server.ask("SET", newer, "of another version")
     assert body_of(store) == b"body"
     store.delete(KEY)

@@ -70,7 +70,7 @@ def length_fields(payload, kind):
     at += 16
     texts()
     if kind == 1:
-        at += struct.calcsize(">QIIIIB")
+        at += struct.calcsize(">QIIIIIB")
         for _ in range(3):
             texts()
     texts()

@@ -26,6 +26,7 @@ def entries(draw):
         stale_while_revalidate=draw(SECONDS),
         stale_if_error=draw(SECONDS),
         keep=draw(SECONDS),
+        cost=draw(SECONDS),
         groups=draw(st.lists(ANY, max_size=3).map(tuple)),
         varying=varying,
         for_cookies=draw(st.booleans()),

@@ -88,20 +88,20 @@ def test_the_stored_form_is_what_these_tests_think():
 
 def test_the_stored_form_of_this_version_does_not_change():
     """Workers of two releases share a store. Whoever changes what is written raises FORMAT."""
-    assert FORMAT == 2
+    assert FORMAT == 3
     record = Variants("/a", ("b",), ("/a\1b=c",), 1.5)
     assert encode(record).hex() == (
-        "77736763" "02" "02" "0000" "00000029" "00000000" "ed7201e2"
+        "77736763" "03" "02" "0000" "00000029" "00000000" "93aab1a3"
         "00000002" "2f61" "3ff8000000000000" "0000000000000000"
         "0001" "00000001" "62" "0001" "00000006" "2f6101623d63"
     )  # fmt: skip
-    terms = Terms("200 OK", "f", 1, "ttl", 2, 3, 4, ("g",), ("b",), for_cookies=True, negative=True)
+    terms = Terms("200 OK", "f", 1, "ttl", 2, 3, 4, ("g",), ("b",), for_cookies=True, negative=True, cost=5)
     entry = Entry("/a", terms, (("A", "x"),), b"body", 1.5, 2.5, Mark("e", 5, "n"), (None,))
     assert encode(entry).hex() == (
-        "77736763" "02" "01" "0000" "00000072" "00000004" "f814cf21"
+        "77736763" "03" "01" "0000" "00000076" "00000004" "8e32bd32"
         "00000002" "2f61" "3ff8000000000000" "4004000000000000"
         "0005" "00000006" "323030204f4b" "00000001" "66" "00000003" "74746c" "00000001" "65" "00000001" "6e"
-        "0000000000000005" "00000001" "00000002" "00000003" "00000004" "21"
+        "0000000000000005" "00000001" "00000002" "00000003" "00000004" "00000005" "21"
         "0001" "00000001" "67" "0001" "00000001" "62" "0001" "00000001" "2d"
         "0002" "00000001" "41" "00000001" "78" "626f6479"
     )  # fmt: skip
