@@ -90,13 +90,15 @@ class Refresher:
             return self._claim(key)
 
     def _claim(self, key: str) -> bool:
-        if key in self._busy:
-            return False
-        failures = self._failed.get(key)
-        if failures is not None and self._clock() < failures[1]:
+        if not self.wants(key):
             return False
         self._busy.add(key)
         return True
+
+    def wants(self, key: str) -> bool:
+        """Whether a job for a key would be run now: none is, and none has failed a moment ago."""
+        failures = self._failed.get(key)
+        return key not in self._busy and (failures is None or self._clock() >= failures[1])
 
     def run(self, key: str, job: Job) -> None:
         """Run a claimed job here and now."""

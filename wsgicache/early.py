@@ -2,11 +2,11 @@
 the random numbers come in.
 
 An early refresh follows XFetch (Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede
-Prevention", VLDB 2015): a request refreshes a page that is still fresh where `now - cost * beta * log(u)` lies
-past its end, `u` drawn anew from (0, 1] by every request. The hit path draws nothing. Its slot ends early instead,
-at an instant drawn once for many requests: the earliest of `LOOKS` such draws. With that many a refresh is under
-way in time for a page that is busy, as it is where each request of a busy page draws; with a single draw it would
-come too late in two of three times.
+Prevention", VLDB 2015): a request refreshes a page that is still fresh where `now - cost * beta * log(u)`
+lies past its end, with `u` drawn anew from (0, 1] by every request. The hit path draws nothing. Its slot
+ends early instead, at an instant that is drawn once for many requests: the earliest of `LOOKS` such draws.
+With that many a refresh begins in time, as it does for a busy page where each request draws; after a single
+draw it would come too late in two of three times.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from math import expm1, log, log2
 from typing import Final
 
 LOOKS: Final = 16
-"""Requests that one draw stands for: the paper's rule for a page that is asked for so often while the app makes
-it. The refresh then begins in time but once in 1,500 (beta 1, an app that always takes as long)."""
+"""Requests that one draw stands for: the paper's rule for a page that is asked for so often while the app
+makes it. The refresh then begins too late once in 1,500 times (beta 1, an app that always takes as long)."""
 
 _STEPS: Final = 32
-"""Lifetimes that jitter makes of one: entries share what is equal about them, and need not be told apart finer."""
+"""Parts that the range of a jitter has: entries share what is equal about them, so that there are few."""
 
 
 def cost_of(seconds: float) -> int:
@@ -53,8 +53,8 @@ def usual_lead(cost: int, beta: float, looks: int = LOOKS) -> float:
 def first_try(now: float, end: float, cost: int, beta: float, u: float) -> float:
     """The instant from which a page is to be refreshed early.
 
-    Half of what is left when this is drawn passes at least: a page that takes the app as long as it lives would
-    be refreshed without a pause.
+    Half of what is left when this is drawn passes at least: a page that takes the app as long as it lives
+    would be refreshed without a pause.
 
     Args:
         now: the instant of the draw, of any clock.
@@ -64,8 +64,8 @@ def first_try(now: float, end: float, cost: int, beta: float, u: float) -> float
 
 
 def next_try(now: float, end: float, cost: int) -> float:
-    """The instant from which a page is to be refreshed early that was, and is still there: the refresh failed,
-    or is under way. Halfway to the end, so that there are few of them; never so late that it could not help."""
+    """The instant from which a page is tried again whose early refresh failed, or is under way: halfway to the
+    end, so that there are few of them, and never so late that it could not help."""
     pause = (end - now) / 2
     return now + pause if pause > cost / 1000 else end
 

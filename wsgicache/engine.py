@@ -358,9 +358,9 @@ class Engine:
             return
         shift, stamp, rules = self.clock.shift, admission.stamp, admission.rules
         found.follower.judged_at(slot, found.mark)
-        if slot.stamp is stamp and (slot.ready is None or getattr(slot.ready, "shift", shift) == shift):
-            if not found.early or stored is not found.entry:
-                return
+        is_armed = slot.ready is None or getattr(slot.ready, "shift", shift) == shift
+        if slot.stamp is stamp and is_armed and not (found.early and stored is found.entry):
+            return
         if isinstance(stored, Variants):
             slot.ready = ReadyVariants(stored.key, selectors(stored.fields, self._normalisers), rules)
         else:

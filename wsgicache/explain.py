@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 from werkzeug.test import create_environ
 
+from .early import usual_lead
 from .engine import Engine, Found
+from .entry import Entry
 from .facts import Facts
 from .key import parse_url, split_key, varying_values
 from .outcome import Reason
@@ -51,7 +53,8 @@ REMEDIES: Final[Mapping[Reason, str]] = {
 class Explanation:
     """A decision, taken apart. `str()` gives text for people, `as_dict()` data for programs.
 
-    Times are seconds; `ttl` is the remaining lifetime, negative when stale.
+    Times are seconds; `ttl` is the remaining lifetime, negative when stale. `early` is how long before its end
+    the entry is usually refreshed, by `early_refresh`; None where it is not.
     """
 
     url: str
@@ -67,6 +70,7 @@ class Explanation:
     age: float | None
     ttl: float | None
     groups: tuple[str, ...]
+    early: float | None
     last_answer: Reason | None
     remedy: str | None
 
@@ -115,6 +119,8 @@ class Explanation:
                     f"{self.lifetime} s lifetime - {self.age:.1f} s age = {self.ttl:.1f} s left",
                 )
             )
+        if self.early is not None:
+            rows.append(("early", f"a hit refreshes it at random, about {self.early:.1f} s before the end"))
         if self.groups:
             rows.append(("groups", ", ".join(self.groups)))
         if self.last_answer is not None:
@@ -149,9 +155,18 @@ def explain(engine: Engine, url: str, method: str, headers: Mapping[str, str]) -
         age=age,
         ttl=None if entry is None or found is None else entry.fresh_until - found.now,
         groups=() if entry is None else entry.terms.groups,
+        early=None if entry is None else _early(admission, entry),
         last_answer=last,
         remedy=None if reason.is_hit else REMEDIES.get(reason),
     )
+
+
+def _early(admission: Admission, entry: Entry) -> float | None:
+    """Seconds before its end at which an entry is usually refreshed."""
+    cost, beta = entry.terms.cost, admission.plan.early_refresh
+    if not cost or not beta or entry.terms.always_validate:
+        return None
+    return min(usual_lead(cost, beta), entry.terms.lifetime / 2)
 
 
 def environ_for(url: str, method: str, headers: Mapping[str, str]) -> dict[str, Any]:

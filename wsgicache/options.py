@@ -390,8 +390,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
         Option(
             "early_refresh", read_beta, 0.0, "factor",
-            "Refresh a page behind its visitors shortly before it expires, at random and the earlier the longer "
-            "the app takes for it. 0: never; 1: as XFetch recommends; more: earlier.",
+            "Refresh a page behind its visitors shortly before it expires: at random, and the earlier the "
+            "longer the app takes for it. 0: never; 1: as XFetch recommends; more: earlier.",
         ),
         Option(
             "jitter", read_seconds, 0, "seconds",

@@ -499,6 +499,8 @@ class Middleware:
         job = partial(self._refresh, clean, found.entry if found.early else None)
         if environ.get("wsgi.multithread"):
             return refresher.submit(found.key, job), None
+        if not refresher.wants(found.key):
+            return False, None
         return True, partial(self._run_behind, found.key, job)
 
     def _run_behind(self, key: str, job: Callable[[], bool]) -> None:

@@ -77,7 +77,7 @@ def mean(values):
 
 
 def by_request(random, rate):
-    """Seconds before the end at which XFetch refreshes a page that costs a second, or what is past the end."""
+    """Seconds before its end at which XFetch refreshes a page that costs a second; below zero: it did not."""
     left = 12.0
     while left > 0:
         left -= random.expovariate(rate)
