@@ -64,8 +64,8 @@ def first_try(now: float, end: float, cost: int, beta: float, u: float) -> float
 
 
 def next_try(now: float, end: float, cost: int) -> float:
-    """The instant from which a page is tried again whose early refresh failed, or is under way: halfway to the
-    end, so that there are few of them, and never so late that it could not help."""
+    """The instant from which a page is tried again whose early refresh failed, or is under way: halfway to
+    the end, so that there are few of them, and never so late that it could not help."""
     pause = (end - now) / 2
     return now + pause if pause > cost / 1000 else end
 

@@ -57,8 +57,9 @@ RECENT: Final = 200
 class Found:
     """What a look-up found: a reason, the entry if there is one, and the mark that was read first.
 
-    `early`: it is fresh, and is to be refreshed all the same, behind the one who asks. `miss` is the reason without regard to who asks: where a request with a cookie finds nothing, `reason`
+    `miss` is the reason without regard to who asks: where a request with a cookie finds nothing, `reason`
     names the cookie and `miss` the empty place. `key` is where a fill will be stored if nothing changes.
+    `early`: the entry is fresh, and is to be refreshed behind the one who asks all the same.
     """
 
     __slots__ = ("early", "entry", "follower", "key", "mark", "miss", "now", "reason", "variants", "verdict")

@@ -53,8 +53,8 @@ REMEDIES: Final[Mapping[Reason, str]] = {
 class Explanation:
     """A decision, taken apart. `str()` gives text for people, `as_dict()` data for programs.
 
-    Times are seconds; `ttl` is the remaining lifetime, negative when stale. `early` is how long before its end
-    the entry is usually refreshed, by `early_refresh`; None where it is not.
+    Times are seconds; `ttl` is the remaining lifetime, negative when stale. `early` is how long before its
+    end the entry is usually refreshed, by `early_refresh`; None where it is not.
     """
 
     url: str
