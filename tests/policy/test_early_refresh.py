@@ -1,7 +1,9 @@
 """A page is refreshed behind its visitors before it expires, once, and the earlier the dearer it is."""
 
+import threading
+
 import pytest
-from policy_helpers import Site, Started, control, page
+from policy_helpers import PATIENCE, Site, Started, control, page
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.early import lead
@@ -101,6 +103,25 @@ def test_nobody_waits_while_it_is_under_way():
     assert site.app.calls == 2
     gate.open()
     assert site.cache.engine.refresher.drain()
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_con_01_many_at_the_same_moment_ask_the_app_once(threads):
+    site = Dear().at(98)
+    gate, together = site.app.hold("/"), threading.Barrier(8)
+
+    def visit():
+        together.wait(PATIENCE)
+        return site.ask(**{"wsgi.multithread": threads})
+
+    visits = [Started(visit) for _ in range(8)]
+    gate.wait_entered()
+    gate.open()
+    replies = [one.result() for one in visits]
+    assert site.cache.engine.refresher.drain()
+    assert all(reply.is_hit for reply in replies)
+    assert site.app.calls == 2
+    assert site.count(Reason.HIT_EARLY_REFRESH) >= 1
 
 
 def test_one_that_expires_while_its_refresh_is_under_way_is_waited_for():

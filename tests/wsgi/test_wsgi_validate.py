@@ -76,6 +76,24 @@ def test_wsg_02_stale_while_revalidate(site, threads):
     assert site.ask("/").is_hit
 
 
+@pytest.mark.parametrize("threads", [True, False])
+def test_wsg_02_early_refresh(site, threads):
+    def answer(environ):
+        site.tick(1)
+        return Response(headers=text(("Cache-Control", WINDOWS)), body=[b"page"])
+
+    site = site(answer, early_refresh=1)
+    site.cache.engine.uniform = lambda: 0.5
+    site.ask("/")
+    site.ask("/")
+    site.tick(57)
+    reply = site.ask("/", **{"wsgi.multithread": threads})
+    assert (reply.detail, reply.body) == ("HIT_EARLY_REFRESH", b"page")
+    assert site.cache.engine.refresher.drain()
+    collect()
+    assert (site.app.calls, site.ask("/").cache["ttl"]) == (2, "59")
+
+
 @pytest.mark.parametrize("failure", [Response(status="503 Service Unavailable", body=b"no"), RuntimeError()])
 def test_wsg_02_stale_if_error(site, failure):
     site = site(Response(headers=text(("Cache-Control", WINDOWS)), body=b"page"))
