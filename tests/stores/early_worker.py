@@ -1,5 +1,5 @@
-"""A worker with a site of its own over a store: `early_worker.py URL NOW`. It takes orders on its standard input,
-a line each, and answers with a line of JSON."""
+"""A worker with a site of its own over a store: `early_worker.py URL NOW`. It takes orders on its standard
+input, a line each, and answers with a line of JSON."""
 
 import json
 import sys

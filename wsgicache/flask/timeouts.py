@@ -15,6 +15,8 @@ import math
 import random
 from datetime import timedelta
 
+from .. import early
+
 Timeout = int | float | str | timedelta | None
 
 
@@ -46,10 +48,9 @@ def normalize_timeout(timeout: Timeout) -> int | None:
 
 
 def shortened(timeout: int, jitter: int) -> int:
-    """A timeout made shorter by up to `jitter` seconds, so that entries made together expire apart.
+    """A timeout made shorter by up to `jitter` seconds and by half at most, so that entries made together
+    expire apart: what the option `jitter` does for pages.
 
-    What never expires or is expired already stays so, and one second is always left.
+    What never expires or is expired already stays so.
     """
-    if jitter <= 0 or timeout <= 1:
-        return timeout
-    return timeout - random.randint(0, min(jitter, timeout - 1))  # noqa: S311 - spreads load, hides nothing
+    return early.shortened(timeout, 0, jitter, random.random())  # noqa: S311 - spreads load, hides nothing
