@@ -190,6 +190,25 @@ def ten_rules() -> list[Any]:
     ]
 
 
+def hit_of_dear_page(key: str, label: str) -> Subject:
+    """A hit on a page that is going to be refreshed early: its app takes long enough to be worth it."""
+    from time import sleep
+
+    app = constant_app()
+
+    def dear(environ: Environ, start_response: Any) -> Any:
+        sleep(0.005)
+        return app(environ, start_response)
+
+    cache = wsgicache(dear, early_refresh=1, jitter=5)
+    for _ in ("stored", "hit"):
+        ask(cache, browser_environ())
+    (entry,) = cache.store.scan()
+    assert entry.terms.cost >= 5
+    environ = browser_environ()
+    return Subject(key, label, cache, copies(environ), expect(environ, cache=("hit",)))
+
+
 def hit_once_purged(key: str, label: str) -> Subject:
     """A hit while the journal holds a thousand purges of other URLs, all older than the entry's
     last check."""
@@ -321,6 +340,7 @@ ROWS: list[tuple[str, str, Builder]] = [
         hit(ETAG, changes={"HTTP_RANGE": "bytes=0-1023"}, status="206", body=PAGE[:1024]),
     ),
     ("hit-head", "  hit, HEAD", hit(changes={"REQUEST_METHOD": "HEAD"}, body=b"")),
+    ("hit-early", "  hit, early_refresh and jitter", hit_of_dear_page),
     ("hit-purges", "  hit, 1,000 purges elsewhere before", hit_once_purged),
     ("hit-counted", "  hit, counted for the dashboard", hit(options=COUNTED)),
     ("hit-after-purge", "  hit, each right after a purge", hit_after_purge),

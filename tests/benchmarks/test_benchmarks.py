@@ -25,6 +25,7 @@ OWN_ROWS = {
     "hit-304",
     "hit-range",
     "hit-head",
+    "hit-early",
     "hit-purges",
     "hit-counted",
     "hit-after-purge",
