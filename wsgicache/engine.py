@@ -277,12 +277,18 @@ class Engine:
             return False
         return armed.fresh_until <= now and armed.fresh_until < min(end, _until_of(slot))
 
-    def _ends_early(self, admission: Admission, found: Found, entry: Entry) -> float:
-        """Up to which instant of the steady clock a slot answers, before its page is refreshed early."""
+    def _ends_early(self, slot: Any, admission: Admission, found: Found, entry: Entry) -> float:
+        """Up to which instant of the steady clock a slot answers, before its page is refreshed early.
+
+        It is drawn once: a slot that is armed anew because the journal moved keeps what it had.
+        """
         terms, beta = entry.terms, admission.plan.early_refresh
         now, end = self.clock.steady(), entry.fresh_until + self.clock.shift
         if found.early:
             return next_try(now, end, terms.cost)
+        armed = slot.ready
+        if isinstance(armed, Ready) and (armed.shift, armed.rules) == (self.clock.shift, admission.rules):
+            return armed.fresh_until
         return first_try(now, end, terms.cost, beta, self.uniform())
 
     def _find(self, admission: Admission, found: Found) -> Entry | None:
@@ -368,7 +374,7 @@ class Engine:
             passes = cookie_pass(admission.plan.cookies, stored.terms)
             until = _until_of(slot)
             if stored.terms.cost and admission.plan.early_refresh:
-                until = min(until, self._ends_early(admission, found, stored))
+                until = min(until, self._ends_early(slot, admission, found, stored))
             count = self.observer.counter_of(stored.key, admission.plan.label)
             slot.ready = ready(stored, passes, shift, rules, count, found.follower.trust, until)
         slot.stamp = stamp

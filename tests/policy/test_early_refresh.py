@@ -211,6 +211,19 @@ def test_a_purge_of_another_page_does_not_put_it_off():
     assert site.hit() == "HIT_EARLY_REFRESH"
 
 
+@pytest.mark.parametrize("log", [True, False])
+def test_the_draw_stays_when_the_journal_moves(log):
+    """Also where each request takes the long way, which arms the slot anew."""
+    site = Dear(log=log).at(90)
+    site.cache.engine.uniform = lambda: 1 - 2**-53  # would be half of what is left
+    for n in range(6):
+        site.cache.purge(f"/other{n}")
+        assert site.hit() == "HIT"
+        site.clock.tick(1)
+    site.clock.tick(1)
+    assert site.hit() == "HIT_EARLY_REFRESH"
+
+
 def test_a_purge_while_it_is_under_way_is_in_force():
     site = Dear().at(98)
     gate = site.app.hold("/")
