@@ -223,7 +223,7 @@ def django_cached(alias: str, caches: dict[str, dict[str, str]]) -> App:
 
     def page(request: HttpRequest) -> HttpResponse:
         Views.runs += 1
-        return HttpResponse(PAGE)
+        return HttpResponse(PAGE, headers={"Content-Length": str(len(PAGE))})  # of itself it tells no length
 
     if not settings.configured:
         settings.configure(

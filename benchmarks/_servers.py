@@ -5,6 +5,7 @@ What is not installed raises `Missing`, with what to do about it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 STARTS_WITHIN = 20.0
@@ -33,31 +35,38 @@ def needs(package: str) -> None:
         raise Missing(f"{package}: pip install {package}")
 
 
-def program(name: str) -> str:
-    """The path of a server's program.
+def program(name: str, package: str = "") -> str:
+    """The path of a program of Debian's `package`, which has its name unless another is given.
 
     Raises:
         Missing: it is not on the path.
     """
-    path = shutil.which(name)
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin")  # not on everybody's path
     if path is None:
-        raise Missing(f"{name}: apt-get install {name}")
+        raise Missing(f"{name}: apt-get install {package or name}")
     return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens at."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port: int = bound.getsockname()[1]
         return port
 
 
+def pin(cores: Collection[int]) -> None:
+    """Keep this process, and those it starts, on these processor cores, where the system can."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
 def _end_with_parent() -> None:
     if sys.platform == "linux":
         import ctypes
 
-        death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
+        death_signal = 1  # PR_SET_PDEATHSIG; SIGTERM, so that it takes its own workers along
+        ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM)
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
@@ -70,25 +79,60 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server and, by its process group, which is its own, what it has started."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs: where it listens, and the process group that is its own."""
+
+    port: int
+    group: int
+
+
 @contextmanager
-def _running(command: Sequence[str], port_option: str) -> Iterator[int]:
-    """Run a server on a free port; another one where somebody else was quicker."""
-    for _ in range(5):
-        port = _free_port()
-        process = subprocess.Popen(
-            [*command, port_option, str(port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=_end_with_parent,
-        )
-        try:
-            if _answers(process, port):
-                yield port
-                return
-        finally:
-            process.kill()
-            process.wait()
-    raise RuntimeError(f"{command[0]} did not start")
+def running(command: Callable[[int], Sequence[str]], cores: Collection[int] = ()) -> Iterator[Running]:
+    """Run a server on a free port; another one where somebody else was quicker.
+
+    Args:
+        command: the command line for a port.
+        cores: processor cores that it may use; none given: all.
+
+    Raises:
+        RuntimeError: it does not start; the message ends with what it said last.
+    """
+
+    def prepare() -> None:
+        _end_with_parent()
+        pin(cores)
+
+    with tempfile.TemporaryFile() as said:
+        for _ in range(5):
+            port = free_port()
+            words = command(port)
+            process = subprocess.Popen(
+                words,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=prepare,
+            )
+            try:
+                if _answers(process, port):
+                    yield Running(port, process.pid)
+                    return
+            finally:
+                _stop(process)
+        said.seek(0)
+        last = said.read()[-1_000:].decode(errors="replace").strip().splitlines()[-3:]
+        raise RuntimeError(f"{' '.join(words[:4])} did not start: {' '.join(last) or 'it said nothing'}")
 
 
 @contextmanager
@@ -98,9 +142,9 @@ def redis_server() -> Iterator[str]:
     command = [program("redis-server"), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
     with (
         tempfile.TemporaryDirectory() as directory,
-        _running([*command, "--dir", directory], "--port") as port,
+        running(lambda port: [*command, "--dir", directory, "--port", str(port)]) as server,
     ):
-        yield f"redis://127.0.0.1:{port}"
+        yield f"redis://127.0.0.1:{server.port}"
 
 
 @contextmanager
@@ -108,8 +152,8 @@ def memcached_server() -> Iterator[str]:
     """The URL of a memcached."""
     needs("pymemcache")
     command = [program("memcached"), "-l", "127.0.0.1", "-U", "0", "-t", "2", "-u", "nobody"]
-    with _running(command, "-p") as port:
-        yield f"memcached://127.0.0.1:{port}"
+    with running(lambda port: [*command, "-p", str(port)]) as server:
+        yield f"memcached://127.0.0.1:{server.port}"
 
 
 @contextmanager

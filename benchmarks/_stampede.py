@@ -11,9 +11,9 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from _apps import PAGE, App
+from _serve import gunicorn
 from flask import Flask, Response
 
 View = Callable[[str, int], Response]
@@ -80,27 +80,13 @@ def make(options: argparse.Namespace) -> App:
 
 def serve(options: argparse.Namespace) -> None:
     """Run gunicorn with threads until SIGTERM."""
-    from gunicorn.app.base import BaseApplication
-
-    class Server(BaseApplication):  # type: ignore[misc]
-        def load_config(self) -> None:
-            settings = {
-                "bind": f"fd://{options.fd}",
-                "worker_class": "gthread",
-                "workers": options.processes,
-                "threads": options.threads,
-                "graceful_timeout": 2,
-                "loglevel": "warning",
-                "control_socket_disable": True,
-            }
-            for name, value in settings.items():
-                if name in self.cfg.settings:  # not every version knows every setting
-                    self.cfg.set(name, value)
-
-        def load(self) -> Any:
-            return make(options)
-
-    Server().run()
+    gunicorn(
+        lambda: make(options),
+        bind=f"fd://{options.fd}",
+        workers=options.processes,
+        threads=options.threads,
+        graceful_timeout=2,
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -12,50 +12,24 @@ comes and goes moves the one or the other.
 from __future__ import annotations
 
 import argparse
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
+import _apps  # noqa: F401 - puts this checkout's wsgicache on the path
+from _servers import Missing, memcached_server, redis_server
 from flask import Flask
 
 BODY = "x" * 2000
 Calls = dict[str, Callable[[], Any]]
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
-
-
-@contextmanager
-def server(command: list[str], port: int) -> Iterator[int | None]:
-    """A server while it is needed; None where it is not installed."""
-    if shutil.which(command[0]) is None:
-        yield None
-        return
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with socket.socket() as asked:
-                if asked.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
-        yield port
-    finally:
-        running.terminate()
-        running.wait()
 
 
 def calls_of(cache_class: Any, config: dict[str, Any]) -> tuple[Calls, Any]:
@@ -133,16 +107,17 @@ def backends(stack: ExitStack) -> Iterator[tuple[str, dict[str, Any] | None, int
     yield "SimpleCache", {"CACHE_TYPE": "SimpleCache"}, 1000
     directory = stack.enter_context(tempfile.TemporaryDirectory())
     yield "FileSystemCache", {"CACHE_TYPE": "FileSystemCache", "CACHE_DIR": directory}, 200
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    found = stack.enter_context(server(command, port))
-    yield "RedisCache", found and {"CACHE_TYPE": "RedisCache", "CACHE_REDIS_PORT": port}, 200
-    port = free_port()
-    found = stack.enter_context(
-        server(["memcached", "-p", str(port), "-l", "127.0.0.1", "-u", "nobody"], port)
-    )
-    config = {"CACHE_TYPE": "MemcachedCache", "CACHE_MEMCACHED_SERVERS": [f"127.0.0.1:{port}"]}
-    yield "MemcachedCache", found and config, 200
+    for server, backend, option in (
+        (redis_server, "RedisCache", "CACHE_REDIS_PORT"),
+        (memcached_server, "MemcachedCache", "CACHE_MEMCACHED_SERVERS"),
+    ):
+        try:
+            port = urlsplit(stack.enter_context(server())).port
+        except Missing:
+            yield backend, None, 0
+            continue
+        where = port if option.endswith("PORT") else [f"127.0.0.1:{port}"]
+        yield backend, {"CACHE_TYPE": backend, option: where}, 200
 
 
 def main(arguments: list[str] | None = None) -> int:
