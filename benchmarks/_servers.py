@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -98,12 +98,17 @@ class Running:
 
 
 @contextmanager
-def running(command: Callable[[int], Sequence[str]], cores: Collection[int] = ()) -> Iterator[Running]:
+def running(
+    command: Callable[[int], Sequence[str]],
+    cores: Collection[int] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Running]:
     """Run a server on a free port; another one where somebody else was quicker.
 
     Args:
         command: the command line for a port.
         cores: processor cores that it may use; none given: all.
+        environment: its environment; None: this process's.
 
     Raises:
         RuntimeError: it does not start; the message ends with what it said last.
@@ -121,6 +126,7 @@ def running(command: Callable[[int], Sequence[str]], cores: Collection[int] = ()
                 words,
                 stdout=said,
                 stderr=subprocess.STDOUT,
+                env=environment,
                 start_new_session=True,
                 preexec_fn=prepare,
             )

@@ -17,7 +17,7 @@ import random
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from _measure import Requests, Subject, ask, cpu_model, describe, measure, table
 BASE = browser_environ()
 GOAL_BYTES = 600  # beside the body, per entry
 SEED = 20
+COUNTS = (100, 1_000, 10_000, 100_000)  # beside all: hits are timed among so many entries
 
 
 def path_of(number: int) -> str:
@@ -195,16 +196,16 @@ def is_hit(entries: int) -> Callable[[App], None]:
 
 
 def hit_subjects(full: Any, entries: int, size: int) -> list[Subject]:
-    """Return hits among 100, 10,000 and all entries, and the same in a plain dict."""
+    """Return hits among 100, 1,000 ... and all entries, and the same in a plain dict."""
+    counts = [count for count in COUNTS if count < entries]
     subjects = []
-    for number in sorted({count for count in (100, 10_000) if count < entries}):
+    for number in counts:
         cache = cached(size, number * (size + 8_192))
         for _ in ("stored", "asked"):  # the first hit of an entry costs more than all others
             fill(cache, range(number))
         subjects.append(_subject("hit", cache, number))
     subjects.append(_subject("hit", full, entries))
-    for number in sorted({min(100, entries), entries}):
-        subjects.append(_subject("dict", dict_app(number), number))
+    subjects += [_subject("dict", dict_app(number), number) for number in (*counts, entries)]
     for subject in subjects:
         subject.check(subject.app)
     return subjects
@@ -276,29 +277,36 @@ def report(done: Run) -> str:
             "\nµs per hit, random order, medians of interleaved rounds\n",
             table(["", "µs", "min", "±"], rows),
             "\ngoals",
-            *verdicts(done),
+            *[verdict.line() for verdict in verdicts(done)],
         ]
     )
 
 
-def verdicts(done: Run) -> list[str]:
+@dataclass(frozen=True)
+class Verdict:
+    """One part of goal 8, judged."""
+
+    goal: str
+    met: bool
+    found: str
+
+    def line(self) -> str:
+        return f"{'met    ' if self.met else 'NOT met'}  {self.goal:44}  {self.found}"
+
+
+def verdicts(done: Run) -> list[Verdict]:
     """Judge goal 8 of the project's performance goals."""
     beside, bound = done.weight.asked_beside, done.bound
     growth, allowed = done.growth, done.dict_growth
-    judged = [
-        (beside <= GOAL_BYTES, f"8  at most {GOAL_BYTES} bytes beside the body", f"{beside:.0f}"),
-        (
-            bound.peak <= bound.max_bytes,
-            "8  bounded by bytes",
-            f"{bound.peak / bound.max_bytes:.2f}",
-        ),
-        (
-            growth <= allowed,
+    return [
+        Verdict(f"8  at most {GOAL_BYTES} bytes beside the body", beside <= GOAL_BYTES, f"{beside:.0f}"),
+        Verdict("8  bounded by bytes", bound.peak <= bound.max_bytes, f"{bound.peak / bound.max_bytes:.2f}"),
+        Verdict(
             "8  hit flat but for the processor's caches",
+            growth <= allowed,
             f"x {growth:.2f}, a plain dict x {allowed:.2f}",
         ),
     ]
-    return [f"{'met    ' if met else 'NOT met'}  {goal:44}  {found}" for met, goal, found in judged]
 
 
 def as_json(done: Run, found: dict[str, str]) -> dict[str, Any]:
@@ -315,8 +323,10 @@ def as_json(done: Run, found: dict[str, str]) -> dict[str, Any]:
         "max_bytes": done.bound.max_bytes,
         "peak_bytes": done.bound.peak,
         "hits_us": {subject.key: subject.median for subject in done.subjects},
+        "min_us": {subject.key: subject.best for subject in done.subjects},
         "growth": done.growth,
         "dict_growth": done.dict_growth,
+        "goals": [asdict(one) for one in verdicts(done)],
     }
 
 

@@ -158,7 +158,10 @@ def start_site(server: str, site: str, core: int, stack: ExitStack) -> Row:
     if site not in ("bare", "hit"):
         needs(PACKAGES_OF.get(site, "flask"))
     store = stack.enter_context(lmdb_directory()) if site == "lmdb" else "memory://"
-    return Row(server, site, stack.enter_context(running(command_of(server, site, store), {core})))
+    # Some servers put their environment into every request's environ: it must not be this shell's.
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    started = running(command_of(server, site, store), {core}, environment)
+    return Row(server, site, stack.enter_context(started))
 
 
 # --- what is served --------------------------------------------------------------------------------

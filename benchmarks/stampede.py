@@ -199,7 +199,7 @@ def run(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
                 for number in range(options.rounds):
                     one_round(site, mine, number, options)
         except Missing as error:
-            skipped.append(f"skipped, not installed: {name}: {error}")
+            skipped.append(f"{name}: {error}")
             continue
         rows += mine
     return rows, skipped
@@ -228,12 +228,24 @@ def report(rows: Sequence[Row], options: argparse.Namespace) -> str:
             table(["", "view runs", "p50 ms", "p99 ms"], lines),
             *wrong,
             "\ngoals",
-            *verdicts(rows, options),
+            *[verdict.line() for verdict in verdicts(rows, options)],
         ]
     )
 
 
-def verdicts(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
+@dataclass(frozen=True)
+class Verdict:
+    """One part of goal 7, judged."""
+
+    goal: str
+    met: bool
+    found: str
+
+    def line(self) -> str:
+        return f"{'met    ' if self.met else 'NOT met'}  {self.goal:90}  {self.found}"
+
+
+def verdicts(rows: Sequence[Row], options: argparse.Namespace) -> list[Verdict]:
     """Judge goal 7 of the project's performance goals."""
     judged = []
     for row in rows:
@@ -242,19 +254,38 @@ def verdicts(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
         store = LABELS[row.site].partition(", ")[2]
         among, most = ("in each process", options.processes) if server_of(row.site) is None else ("in all", 1)
         found = max(row.runs)
-        judged.append((found <= most, f"7  one view run {among}, {KINDS[row.kind]}: {store}", str(found)))
+        goal = f"7  one view run {among}, {KINDS[row.kind]}: {store}"
+        judged.append(Verdict(goal, found <= most, str(found)))
         if row.kind == "window":
             p50 = row.percentile(50)
             goal = f"7  p50 at most {GOAL_P50_MS:.0f} ms, {KINDS[row.kind]}: {store}"
-            judged.append((p50 <= GOAL_P50_MS, goal, f"{p50:.1f}"))
-    return [f"{'met    ' if met else 'NOT met'}  {goal:90}  {found}" for met, goal, found in judged]
+            judged.append(Verdict(goal, p50 <= GOAL_P50_MS, f"{p50:.1f}"))
+    return judged
 
 
-def as_json(rows: Sequence[Row], options: argparse.Namespace, found: dict[str, str]) -> dict[str, Any]:
+def as_json(
+    rows: Sequence[Row], options: argparse.Namespace, found: dict[str, str], skipped: Sequence[str]
+) -> dict[str, Any]:
     """Return the whole run, for machines."""
     settings = {name: value for name, value in vars(options).items() if name != "json"}
-    measured = [{**asdict(row), "p50_ms": row.percentile(50), "p99_ms": row.percentile(99)} for row in rows]
-    return {"versions": found, "cpu": cpu_model(), "settings": settings, "rows": measured}
+    measured = [
+        {
+            **asdict(row),
+            "label": f"{LABELS[row.site]}: {KINDS[row.kind]}",
+            "p50_ms": row.percentile(50),
+            "p99_ms": row.percentile(99),
+        }
+        for row in rows
+    ]
+    judged = [asdict(verdict) for verdict in verdicts(rows, options)]
+    return {
+        "versions": found,
+        "cpu": cpu_model(),
+        "settings": settings,
+        "rows": measured,
+        "goals": judged,
+        "skipped": skipped,
+    }
 
 
 def sites(text: str) -> list[str]:
@@ -282,9 +313,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(describe(found))
     rows, skipped = run(options)
     print(report(rows, options))
-    print("\n".join(skipped), end="\n" if skipped else "")
+    print("\n".join(f"skipped, not installed: {what}" for what in skipped), end="\n" if skipped else "")
     if options.json:
-        text = json.dumps(as_json(rows, options, found), indent=2)
+        text = json.dumps(as_json(rows, options, found, skipped), indent=2)
         options.json.write_text(text + "\n", encoding="utf-8")
     return 1 if any(row.wrong for row in rows) else 0
 
