@@ -45,7 +45,7 @@ def bars(
 ) -> None:
     """Draw horizontal bars, the first on top, each with its value."""
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(7.6, 0.9 + 0.24 * len(labels)))
+        figure, axes = pyplot.subplots(figsize=(7.6, 0.9 + 0.24 * len(labels) + 0.3 * bool(legend)))
         axes.barh(range(len(labels)), values, color=colors, height=0.72)
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
@@ -66,7 +66,8 @@ def bars(
         for name, color in legend:
             axes.barh([0], [0], color=color, label=name)
         if legend:
-            axes.legend(loc="lower right", fontsize=8)
+            below = {"loc": "upper left", "bbox_to_anchor": (0, -24 / (24 * len(labels)) - 0.02)}
+            axes.legend(**below, ncols=len(legend), fontsize=8, borderaxespad=0, columnspacing=1.2)
         _save(figure, path)
 
 
@@ -160,7 +161,7 @@ def stampede(found: dict[str, Any], path: Path) -> None:
         path,
         [row["label"].partition(": expired")[0] for row in rows],
         [max(row["runs"]) for row in rows],
-        [OURS if row["site"].startswith("wsgicache") else SLOW for row in rows],
+        [OURS if "wsgicache" in row["site"] else APP if row["site"] == "bare" else SLOW for row in rows],
         title=f"Runs of the view when {clients} clients find a page expired (worst round)",
     )
 

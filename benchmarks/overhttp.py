@@ -34,6 +34,7 @@ from _wrk import Load, Wrk, wrk
 
 WARM_UP = 0.3
 PATIENCE = 20.0
+TRIES = 3
 CONNECTIONS = 32
 MICRO, MILLI = 1e6, 1e3
 THOROUGH = ("gunicorn", "fastpysgi")
@@ -262,6 +263,7 @@ class Run:
 
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def row(self, key: str) -> Row | None:
@@ -323,12 +325,21 @@ def measure(run: Run, client: Wrk, rounds: int, seconds: float) -> None:
     """Interleaved rounds, every other one backwards, so that nobody always comes after the same."""
     for number in range(rounds):
         for row in list(run.rows)[:: -1 if number % 2 else 1]:
-            try:
-                sample(row, client, seconds)
-            except (WrongAnswer, RuntimeError) as error:
-                run.drop(row, error)
+            _sample_or_drop(run, row, client, seconds)
         if sys.stderr.isatty():
             print(f"round {number + 1} of {rounds}", end="\r", file=sys.stderr)
+
+
+def _sample_or_drop(run: Run, row: Row, client: Wrk, seconds: float) -> None:
+    """One sample. What goes wrong once is repeated and told of; three times, and the row is taken out."""
+    for left in reversed(range(TRIES)):
+        try:
+            return sample(row, client, seconds)
+        except (WrongAnswer, RuntimeError) as error:
+            if not left:
+                return run.drop(row, error)
+            run.repeated.append(f"{row.key}: {error}")
+    return None
 
 
 # --- goals -----------------------------------------------------------------------------------------
@@ -444,6 +455,7 @@ def as_json(
             for one in judged
         ],
         "skipped": run.skipped,
+        "repeated": run.repeated,
         "wrong": run.wrong,
     }
 
@@ -517,7 +529,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if judged:
         print("\ngoals, and what was measured")
         print("\n".join(verdict.line() for verdict in judged))
-    print("\n".join([f"skipped, not installed: {what}" for what in run.skipped] + run.wrong))
+    told = [f"skipped, not installed: {what}" for what in run.skipped]
+    told += [f"sample repeated: {what}" for what in run.repeated]
+    print("\n".join(told + run.wrong))
     if options.json:
         settings = {name: value for name, value in vars(options).items() if name != "json"}
         text = json.dumps(as_json(run, found, settings, judged), indent=2)
