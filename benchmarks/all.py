@@ -79,9 +79,11 @@ def run(name: str, results: Path, quick: bool) -> int:
     with subprocess.Popen(command) as process:
         try:
             return process.wait()
-        finally:
-            if process.poll() is None:
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):  # which it has heard, too
                 process.terminate()  # it stops what it has started
+            process.wait()
+            raise
 
 
 def load(results: Path) -> Found:
@@ -157,4 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was started is stopped")
