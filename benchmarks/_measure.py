@@ -168,6 +168,19 @@ def measure(subjects: Sequence[Subject], *, rounds: int, number: int) -> None:
         gc.unfreeze()
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """One goal, judged, and what was found."""
+
+    goal: str
+    met: bool
+    found: str
+
+    def line(self, width: int) -> str:
+        """The verdict for people, the goal as wide as given."""
+        return f"{'met    ' if self.met else 'NOT met'}  {self.goal:{width}}  {self.found}"
+
+
 def cpu_model() -> str:
     """Return the name of the processor, as far as the system tells."""
     try:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from _apps import App, Environ, StartResponse, browser_environ
-from _measure import Requests, Subject, ask, cpu_model, describe, measure, table, versions
+from _measure import Requests, Subject, Verdict, ask, cpu_model, describe, measure, table, versions
 
 BASE = browser_environ()
 GOAL_BYTES = 600  # beside the body, per entry
@@ -277,21 +277,9 @@ def report(done: Run) -> str:
             "\nµs per hit, random order, medians of interleaved rounds\n",
             table(["", "µs", "min", "±"], rows),
             "\ngoals",
-            *[verdict.line() for verdict in verdicts(done)],
+            *[verdict.line(44) for verdict in verdicts(done)],
         ]
     )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One part of goal 8, judged."""
-
-    goal: str
-    met: bool
-    found: str
-
-    def line(self) -> str:
-        return f"{'met    ' if self.met else 'NOT met'}  {self.goal:44}  {self.found}"
 
 
 def verdicts(done: Run) -> list[Verdict]:

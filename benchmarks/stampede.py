@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from _apps import PAGE
-from _measure import cpu_model, describe, table, versions
+from _measure import Verdict, cpu_model, describe, table, versions
 from _servers import SERVERS, Missing, needs
 from _stampede import add_options
 
@@ -228,21 +228,9 @@ def report(rows: Sequence[Row], options: argparse.Namespace) -> str:
             table(["", "view runs", "p50 ms", "p99 ms"], lines),
             *wrong,
             "\ngoals",
-            *[verdict.line() for verdict in verdicts(rows, options)],
+            *[verdict.line(90) for verdict in verdicts(rows, options)],
         ]
     )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One part of goal 7, judged."""
-
-    goal: str
-    met: bool
-    found: str
-
-    def line(self) -> str:
-        return f"{'met    ' if self.met else 'NOT met'}  {self.goal:90}  {self.found}"
 
 
 def verdicts(rows: Sequence[Row], options: argparse.Namespace) -> list[Verdict]:

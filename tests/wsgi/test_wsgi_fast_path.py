@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from wsgi_helpers import TEXT, Exchange, new_cache, text
 
 from wsgicache import Reason, Rule
-from wsgicache.testing import FakeClock, Response, ScriptedApp, ask, run
+from wsgicache.testing import FakeClock, Response, ScriptedApp, ask, make_environ, run
 
 WINDOWS = ("Cache-Control", "max-age=60, stale-while-revalidate=60, stale-if-error=600")
 
@@ -316,3 +316,16 @@ def test_hits_are_logged_where_decisions_are(caplog):
         ask(cache)
     assert sum("reason=HIT" in line for line in caplog.messages) == 4
     assert len(caplog.messages) == 5
+
+
+def test_a_hit_is_a_list_of_one_that_is_the_servers_own():
+    """bjoern and granian send a list of one the short way; what is done to it reaches no other visitor."""
+    cache = new_cache(ScriptedApp(Response(headers=text(), body=b"page")))
+    for _ in range(2):
+        ask(cache)
+    sent = cache(make_environ(), lambda status, headers: None)
+    assert type(sent) is list
+    assert sent == [b"page"]
+    sent.append(b"something else")
+    assert cache(make_environ(), lambda status, headers: None) == [b"page"]
+    assert cache.stats()["hits"] == 3
