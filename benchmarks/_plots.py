@@ -91,7 +91,7 @@ def lines(
 
 def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, transparent=True, metadata={"Date": None})
+    figure.savefig(path, transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None})
     pyplot.close(figure)
 
 
