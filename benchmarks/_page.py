@@ -68,6 +68,19 @@ def in_process(found: Found) -> str:
     return table(["", "µs", "±", "over the bare app"], rows)
 
 
+def flask_cached(found: Found) -> str:
+    rows = [
+        [
+            f"`{row['hit'].partition(',')[0]}`,{row['hit'].partition(',')[2]}: {row['backend']}",
+            f"{row['theirs_us']:.2f}",
+            f"{row['ours_us']:.2f}",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in found["flask_cached"]["rows"]
+    ]
+    return table(["a hit of", "Flask-Caching, µs", "wsgicache.flask, µs", "ratio"], rows)
+
+
 def stores(found: Found) -> str:
     rows = [
         [row["label"], f"{row['median_us']:.2f}", f"{row['spread_us']:.2f}", f"{row['over_bare_us']:.2f}"]
@@ -152,6 +165,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Found], str]]] = {
     "overhttp": ("overhttp", over_http),
     "inprocess": ("inprocess", in_process),
     "stores": ("stores", stores),
+    "flask_cached": ("flask_cached", flask_cached),
     "memory": ("memory", memory),
     "stampede": ("stampede", stampede),
     "startup": ("startup", startup),

@@ -35,6 +35,7 @@ PAGE = "performance.md"
 STEPS: dict[str, tuple[list[str], list[str]]] = {
     "inprocess": ([], ["--rounds", "3", "--number", "50"]),
     "stores": ([], ["--rounds", "3", "--number", "20"]),
+    "flask_cached": ([], ["--rounds", "1"]),
     "memory": (["--entries", "1000000"], ["--entries", "2000", "--rounds", "2", "--number", "50"]),
     "startup": ([], ["--rounds", "1"]),
     "stampede": ([], ["--rounds", "1", "--clients", "8", "--view-seconds", "0.1"]),

@@ -1,6 +1,6 @@
 """Hits of `cached` and `memoize`: wsgicache.flask against Flask-Caching, backend by backend, in one run.
 
-    python benchmarks/flask_cached.py [--rounds N] [--check]
+    python benchmarks/flask_cached.py [--rounds N] [--check] [--json FILE]
 
 Both libraries answer the same calls in this process, in turns, round by round. Shown are the times of the
 quickest round, and as ratio the median of the rounds' ratios: what else the machine does slows both sides of
@@ -12,19 +12,21 @@ comes and goes moves the one or the other.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib.metadata import version
+from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import _apps  # noqa: F401 - puts this checkout's wsgicache on the path
+from _measure import Verdict, cpu_model, describe, versions
 from _servers import Missing, memcached_server, redis_server
 from flask import Flask
 
@@ -125,27 +127,42 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole run there too")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     if find_spec("flask_caching") is None:
         parser.error("Flask-Caching, which this compares with, is not installed: pip install -e '.[bench]'")
-    print(
-        f"Python {sys.version.split()[0]}, Flask {version('flask')}, Flask-Caching {version('flask-caching')}"
-    )
+    found = versions("flask", "flask-caching")
+    print(describe(found))
     print(f"{'backend':<18}{'hit of':<16}{'theirs µs':>10}{'ours µs':>10}{'ratio':>8}")
-    short: list[str] = []
+    rows: list[dict[str, Any]] = []
+    skipped: list[str] = []
     with ExitStack() as stack:
         for name, config, count in backends(stack):
             if config is None:
                 print(f"{name:<18}not measured: its server is not installed")
+                skipped.append(name)
                 continue
             for what, (theirs, ours, ratio) in compare(config, given.rounds, count).items():
                 print(f"{name:<18}{what:<16}{theirs:>10.2f}{ours:>10.2f}{ratio:>7.2f}x")
-                wanted = 3.0 if name == "SimpleCache" and what.startswith("cached") else 1.0
-                if max(ratio, theirs / ours) < wanted:
-                    short.append(f"{name}, {what}: {ratio:.2f}x, wanted {wanted:.0f}x")
-    print(*short, sep="\n")
-    return 1 if given.check and short else 0
+                rows.append(
+                    {"backend": name, "hit": what, "theirs_us": theirs, "ours_us": ours, "ratio": ratio}
+                )
+    judged = [verdict(row) for row in rows]
+    print(*[one.line(60) for one in judged if not one.met], sep="\n")
+    if given.json:
+        run = {"versions": found, "cpu": cpu_model(), "rows": rows, "skipped": skipped}
+        run["goals"] = [asdict(one) for one in judged]
+        given.json.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(one.met for one in judged) or not given.check else 1
+
+
+def verdict(row: dict[str, Any]) -> Verdict:
+    """Judge one row: `cached` on SimpleCache three times as fast, and nothing slower anywhere."""
+    wanted = 3.0 if row["backend"] == "SimpleCache" and row["hit"].startswith("cached") else 1.0
+    found = max(row["ratio"], row["theirs_us"] / row["ours_us"])
+    goal = f"   {row['hit']} on {row['backend']}: at least {wanted:.0f} x Flask-Caching"
+    return Verdict(goal, found >= wanted, f"{found:.2f}")
 
 
 if __name__ == "__main__":
