@@ -1,6 +1,7 @@
 """The memory store: always within its bytes, exact in its accounts, fair to what is popular."""
 
 import gc
+import random
 import threading
 from itertools import count
 
@@ -29,14 +30,16 @@ def assert_accounts(store):
     """What the store says of itself is what it holds, queue by queue."""
     slots = list(store._slots.values())
     queued = []
-    for sieve in (store._main, store._negative):
-        assert 0 <= sieve.bytes <= sieve.max_bytes
-        slot, held = sieve._oldest, 0
-        while slot is not None:
-            queued.append(slot)
-            held += slot.size
-            slot = slot.newer
-        assert held == sieve.bytes
+    for budget in (store._main, store._negative):
+        assert 0 <= budget.bytes <= budget.max_bytes
+        for queue in (budget.probation, budget.main):
+            slot, first = queue.oldest, len(queued)
+            while slot is not None:
+                assert slot.settled is (queue is budget.main)
+                queued.append(slot)
+                slot = slot.newer
+            held = [slot.size for slot in queued[first:]]
+            assert (sum(held), len(held)) == (queue.bytes, queue.count)
     assert sorted(map(id, queued)) == sorted(map(id, slots))
     assert all(slot.size >= slot.stored.size() for slot in slots)
     stats = store.stats()
@@ -111,6 +114,49 @@ def test_what_is_popular_survives_a_scan_of_one_hit_wonders():
             store.get(popular)
     assert all(store.get(popular)[0])
     assert store.stats()["evicted"] > 19_000
+    assert_accounts(store)
+
+
+def test_a_crawler_at_night_takes_no_popular_page():
+    """After a day of visitors nobody comes but a crawler, which asks for a hundred times as much as fits."""
+    store = MemoryStore(1_000_000)
+    dice = random.Random(20)
+    for _ in range(60_000):
+        key = f"/page/{int(dice.paretovariate(0.4))}"
+        if store.get([key])[0][0] is None:
+            put(store, key, 1000)
+    popular = [f"/page/{number}" for number in range(1, 101)]
+    for number in range(50_000):
+        assert put(store, f"/once/{number}", 1000)
+    assert all(store.get(popular)[0])
+    assert_accounts(store)
+
+
+def test_popular_pages_that_are_made_anew_stay_popular():
+    """A page that expires is stored again, between two of its hits: it is no newcomer."""
+    store = MemoryStore(1_000_000)
+    popular = [f"/popular/{number}" for number in range(300)]
+    for key in popular:
+        put(store, key, 1000)
+    store.get(popular)
+    for turn in range(5):
+        for key in popular:
+            put(store, key, 1000 + turn)
+        for number in range(2000):
+            assert put(store, f"/once/{turn}/{number}", 1000)
+        assert all(stored is not None for stored in (store.peek(key) for key in popular))
+    assert_accounts(store)
+
+
+def test_popular_negatives_stay_among_those_that_a_scanner_asks_for():
+    store = MemoryStore(1_000_000)
+    asked = [f"/favicon-{number}.ico" for number in range(20)]
+    for key in asked:
+        put(store, key, 200, MISSING)
+    store.get(asked)
+    for number in range(10_000):
+        assert put(store, f"/wp-admin/{number}", 200, MISSING)
+    assert all(store.get(asked)[0])
     assert_accounts(store)
 
 

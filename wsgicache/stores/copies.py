@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ..entry import Entry, Stored
-from .sieve import Sieve, Slot
+from .segments import Segments
+from .sieve import Slot
 
 _NEGATIVE_SHARE: Final = 20
 """Negatives get one part in this many of `max_bytes`, as in the memory store."""
@@ -51,12 +52,12 @@ class CopyPool:
             raise ValueError(f"near = {max_bytes} is too small; give at least 65536 (64KiB)")
         self.max_bytes: Final = max_bytes
         self.lock = threading.Lock()
-        self.main: Final = Sieve(max_bytes - max_bytes // _NEGATIVE_SHARE)
-        self.negative: Final = Sieve(max_bytes // _NEGATIVE_SHARE)
+        self.main: Final = Segments(max_bytes - max_bytes // _NEGATIVE_SHARE)
+        self.negative: Final = Segments(max_bytes // _NEGATIVE_SHARE)
         self.evicted = 0
         self.rooms: Final[weakref.WeakSet[Copies]] = weakref.WeakSet()
 
-    def sieve_of(self, stored: Stored) -> Sieve:
+    def budget_of(self, stored: Stored) -> Segments:
         """The budget that something belongs to."""
         negative = isinstance(stored, Entry) and stored.terms.negative
         return self.negative if negative else self.main
@@ -115,28 +116,26 @@ class Copies:
     def _replace(self, key: str, stored: Stored | None, until: float) -> None:
         old = self.slots.pop(key, None)
         if old is not None:
-            self._pool.sieve_of(old.stored).remove(old)
+            self._pool.budget_of(old.stored).remove(old)
         if stored is None:
             return
         size = stored.size() + _SLOT_BYTES
         if len(key) != len(stored.key):
             size += _KEY_BYTES + len(key)
-        sieve = self._pool.sieve_of(stored)
-        if size > min(self._pool.max_bytes // _LARGEST, sieve.max_bytes // 2):
+        budget = self._pool.budget_of(stored)
+        if size > min(self._pool.max_bytes // _LARGEST, budget.max_bytes // 2):
             return
-        for gone in sieve.make_room(size):
+        slot = NearSlot(self.slots, key, stored, size, until)
+        self.slots[key] = slot
+        for gone in budget.add(slot, old):
             self._pool.evicted += 1
             gone.home.pop(gone.key, None)
-        slot = NearSlot(self.slots, key, stored, size, until)
-        slot.visited = old is not None and old.visited  # the same page, asked for as often as before
-        self.slots[key] = slot
-        sieve.add(slot)
 
     def flush(self) -> None:
         """Forget everything, also what is under way."""
         with self._pool.lock:
             for slot in list(self.slots.values()):
-                self._pool.sieve_of(slot.stored).remove(slot)
+                self._pool.budget_of(slot.stored).remove(slot)
             self.slots.clear()
             self._written = [count + 1 for count in self._written]
 

@@ -2,7 +2,8 @@
 
 A hit reads the dictionary and sets a flag, without the lock; everything that changes the store takes it.
 Negative answers (404 and the like) have a small budget of their own, so that a scan for pages that do not
-exist cannot push out those that do.
+exist cannot push out those that do; within each budget, what is asked for once cannot push out what is asked
+for often (`segments`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ..forks import in_child
 from ..journal import Journal, Mark, Purge, Snapshot
 from ..options import read_bytes
 from . import StoreOptions
-from .sieve import Sieve, Slot
+from .segments import Segments
+from .sieve import Slot
 
 NEGATIVE_SHARE: Final = 20
 """Negatives get one part in this many of `max_bytes`."""
@@ -39,8 +41,8 @@ class _Pool:
 
     def __init__(self, max_bytes: int) -> None:
         self.lock = threading.Lock()
-        self.main = Sieve(max_bytes - max_bytes // NEGATIVE_SHARE)
-        self.negative = Sieve(max_bytes // NEGATIVE_SHARE)
+        self.main = Segments(max_bytes - max_bytes // NEGATIVE_SHARE)
+        self.negative = Segments(max_bytes // NEGATIVE_SHARE)
         self.evicted = 0
         self.tokens = 0
         self.rooms: dict[str, MemoryStore] = {}
@@ -126,7 +128,7 @@ class MemoryStore:
         if len(key) != len(stored.key):
             size += _KEY_BYTES + len(key)
         slot = Slot(self._slots, key, stored, size, token)
-        sieve = self._sieve_of(stored)
+        budget = self._budget_of(stored)
         with self._pool.lock:
             old = self._slots.get(key)
             if isinstance(stored, Entry) and stored.born.epoch != self.mark.epoch:
@@ -135,12 +137,12 @@ class MemoryStore:
                 if self._refuses(old, stored, token):
                     return False
                 self._drop(old)
-            if slot.size > sieve.max_bytes // 2:
+            if size > budget.max_bytes // 2:
                 return False
-            if sieve.bytes + slot.size > sieve.max_bytes:
-                self._make_room(sieve, slot.size)
             self._slots[key] = slot
-            sieve.add(slot)
+            for gone in budget.add(slot, old):
+                self._pool.evicted += 1
+                gone.home.pop(gone.key, None)
             return True
 
     def _refuses(self, old: Slot, stored: Stored, token: int) -> bool:
@@ -150,18 +152,13 @@ class MemoryStore:
             return False
         return old.stored.born.seq > stored.born.seq or 0 < token < old.token
 
-    def _sieve_of(self, stored: Stored) -> Sieve:
+    def _budget_of(self, stored: Stored) -> Segments:
         negative = isinstance(stored, Entry) and stored.terms.negative
         return self._negative if negative else self._main
 
-    def _make_room(self, sieve: Sieve, size: int) -> None:
-        for slot in sieve.make_room(size):
-            self._pool.evicted += 1
-            slot.home.pop(slot.key, None)
-
     def _drop(self, slot: Slot) -> None:
         del self._slots[slot.key]
-        self._sieve_of(slot.stored).remove(slot)
+        self._budget_of(slot.stored).remove(slot)
 
     def delete(self, key: str, only: Stored | None = None) -> bool:
         """Forget a key, or only while it holds this very object."""
