@@ -21,8 +21,8 @@ LAYERS = {
         "cookiepass", "hints", "routes", "sitemap", "early",
     ],
     "2 stores": [
-        "forks", "stores", "stores.memory", "stores.segments", "stores.sieve", "stores.memo",
-        "stores.breaker", "stores.urls",
+        "forks", "stores", "stores.memory", "stores.budgets", "stores.segments", "stores.sieve",
+        "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
         "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
         "stores.redissentinel",

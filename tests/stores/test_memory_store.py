@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from wsgicache.entry import Entry, Terms, Variants
 from wsgicache.journal import Kind, Purge
-from wsgicache.stores.memory import NEGATIVE_SHARE, MemoryStore
+from wsgicache.stores.budgets import NEGATIVE_SHARE
+from wsgicache.stores.memory import MemoryStore
 
 SMALLEST = 65536
 OK = Terms("200 OK", "f", 300, "ttl")
@@ -30,7 +31,7 @@ def assert_accounts(store):
     """What the store says of itself is what it holds, queue by queue."""
     slots = list(store._slots.values())
     queued = []
-    for budget in (store._main, store._negative):
+    for budget in (store._budgets.pages, store._budgets.negatives):
         assert 0 <= budget.bytes <= budget.max_bytes
         for queue in (budget.probation, budget.main):
             slot, first = queue.oldest, len(queued)
@@ -45,7 +46,7 @@ def assert_accounts(store):
     stats = store.stats()
     assert stats["entries"] == len(slots)
     assert stats["bytes"] == sum(slot.size for slot in slots) <= stats["max_bytes"]
-    assert stats["negative_bytes"] == store._negative.bytes
+    assert stats["negative_bytes"] == store._budgets.negatives.bytes
 
 
 KEYS = st.sampled_from([f"/{number}" for number in range(12)])
@@ -199,19 +200,48 @@ def test_negatives_have_a_budget_of_their_own():
     assert_accounts(store)
 
 
+def test_a_flood_of_negatives_takes_no_popular_page():
+    """What negatives do not use, pages may; what they take then, the newcomers among the pages give."""
+    store = MemoryStore(1_000_000)
+    popular = [f"/popular/{number}" for number in range(440)]
+    for key in popular:
+        put(store, key, 1000)
+    store.get(popular)
+    for number in range(2000):
+        put(store, f"/once/{number}", 1000)
+    assert store.stats()["bytes"] > 998_000  # there is no negative yet, so pages have all of it
+    for number in range(50_000):
+        assert put(store, f"/wp-admin/{number}", 200, MISSING)
+        assert store.stats()["bytes"] <= 1_000_000
+    assert all(store.get(popular)[0])
+    assert_accounts(store)
+
+
+def test_pages_get_back_what_negatives_gave_up():
+    store = MemoryStore(1_000_000)
+    for number in range(1000):
+        put(store, f"/no/{number}", 200, MISSING)
+    for number in range(1000):
+        store.delete(f"/no/{number}")
+    for number in range(1000):
+        put(store, f"/page/{number}", 1000)
+    assert store.stats()["bytes"] > 998_000
+    assert_accounts(store)
+
+
 def test_a_page_that_goes_and_comes_back_changes_its_budget():
     store = MemoryStore(SMALLEST)
     put(store, size=500)
-    assert (store._main.bytes > 500, store._negative.bytes) == (True, 0)
+    assert (store._budgets.pages.bytes > 500, store._budgets.negatives.bytes) == (True, 0)
     put(store, size=500, terms=MISSING)
-    assert (store._main.bytes, store._negative.bytes > 500) == (0, True)
+    assert (store._budgets.pages.bytes, store._budgets.negatives.bytes > 500) == (0, True)
     put(store, size=500)
-    assert (store._main.bytes > 500, store._negative.bytes) == (True, 0)
+    assert (store._budgets.pages.bytes > 500, store._budgets.negatives.bytes) == (True, 0)
     store.delete("/a")
-    assert (store._main.bytes, store._negative.bytes) == (0, 0)
+    assert (store._budgets.pages.bytes, store._budgets.negatives.bytes) == (0, 0)
 
 
-@pytest.mark.parametrize(("terms", "share"), [(OK, 1 - 1 / NEGATIVE_SHARE), (MISSING, 1 / NEGATIVE_SHARE)])
+@pytest.mark.parametrize(("terms", "share"), [(OK, 1), (MISSING, 1 / NEGATIVE_SHARE)])
 def test_one_entry_takes_half_of_its_budget_at_most(terms, share):
     store = MemoryStore(1_000_000)
     assert put(store, "/small", 10, terms)

@@ -31,7 +31,7 @@ class Segments:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes: Final = max_bytes
+        self.max_bytes = max_bytes
         self.probation: Final = Queue()
         self.main: Final = Sieve()
         self._left: Final = Left()
@@ -57,6 +57,11 @@ class Segments:
         gone = self._make_room(slot.size, 0 if slot.settled else slot.size)
         (self.main if slot.settled else self.probation).add(slot)
         return gone
+
+    def resize(self, max_bytes: int) -> list[Slot]:
+        """Take no more than that from now on; returns who had to make room, newcomers first."""
+        self.max_bytes = max_bytes
+        return self._make_room(0, max_bytes)
 
     def remove(self, slot: Slot) -> None:
         """Leave, wherever it stands."""
