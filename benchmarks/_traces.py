@@ -18,6 +18,7 @@ from wsgicache.journal import Mark
 from wsgicache.stores.memory import _SLOT_BYTES
 
 SEED = 20
+LARGEST = 1 << 20  # the default of `max_body_bytes`
 OK = Terms("200 OK", "f", 300, "ttl")
 MISSING = Terms("404 Not Found", "f", 300, "ttl", negative=True)
 HEAD = (("Content-Type", "text/html; charset=utf-8"), ("Content-Length", "12345"))
@@ -173,7 +174,7 @@ def drift(number: int) -> Trace:
 
 
 def fashion(number: int) -> Trace:
-    """What is popular is so for a few hundred requests, and then not at all: the hardest for who counts hits."""
+    """What is popular is so for a few hundred requests, then not at all: hardest for who spares it."""
     maker = Maker()
     site = maker.site(number // 8)
     place = {page: rank for rank, page in enumerate(site)}
@@ -238,7 +239,8 @@ LINE = re.compile(r'^\S+ \S+ .*?\[[^]]*\] "(?:GET|HEAD) (\S+)[^"]*" (\d{3}) (\d+
 def access_log(path: Path) -> Trace:
     """Read a log in the Common Log Format, or one that begins like it (Combined).
 
-    GET and HEAD with status 200, 404, 410 or 304 count; a page has the size of its largest answer.
+    GET and HEAD with status 200, 404, 410 or 304 count, a page has the size of its largest answer, and what
+    is larger than `max_body_bytes` allows is left out.
 
     Raises:
         SystemExit: no line can be read so.
@@ -255,5 +257,10 @@ def access_log(path: Path) -> Trace:
     if not lines:
         raise SystemExit(f'{path}: no GET in the Common Log Format: host - - [time] "GET /a HTTP/1.1" 200 12')
     maker = Maker()
-    pages = {asked: maker.page(asked[0], size, missing=asked[1]) for asked, size in sizes.items()}
-    return Trace("log", f"access log {path.name}", [pages[asked] for asked in lines])
+    pages = {
+        asked: maker.page(asked[0], size, missing=asked[1])
+        for asked, size in sizes.items()
+        if size <= LARGEST
+    }
+    requests = [pages[asked] for asked in lines if sizes[asked] <= LARGEST]
+    return Trace("log", f"access log {path.name}", requests)

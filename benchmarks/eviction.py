@@ -3,8 +3,8 @@
     python benchmarks/eviction.py [--only web,crawl] [--requests 40000] [--log access.log] [--lmdb]
                                   [--json FILE] [--plot FILE.svg]
 
-The memory store is driven through its interface, and counts bytes as it does in a site. Traces are made up from
-a seed; `--log` adds one of your own site. How to read it: README.md.
+The memory store is driven through its interface, and counts bytes as it does in a site. Traces are made up
+from a seed; `--log` adds one of your own site. How to read it: README.md.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def floods(maker: Maker) -> dict[str, Callable[[], Page]]:
 def kept_after(flood: str, evictor: Evictor, max_bytes: int) -> float:
     """Return the share of the popular pages that is there after a day of visitors and a night without.
 
-    The day: visitors ask for pages of a site that is twice as large as the cache. The night: pages come by that
-    cost ten times what fits. The popular pages are the first that cost a quarter of it.
+    The day: visitors ask for pages of a site that is twice as large as the cache. The night: pages come by
+    that cost ten times what fits. The popular pages are the first that cost a quarter of it.
     """
     maker = Maker()
     site, cost = [], 0

@@ -147,6 +147,14 @@ def test_where_everybody_was_visited_one_of_them_goes():
     assert keys_of(segments.main) == list("bcdefghij")
 
 
+def test_whoever_stores_waits_for_a_thousand_to_settle_at_most():
+    segments = Segments(3000)
+    names = [f"page {number}" for number in range(3000)]
+    fill(segments, names, visited=True)
+    assert fill(segments, ["new"]) == ["page 1000"]  # it is remembered, and settles when it comes back
+    assert (segments.main.count, segments.probation.count) == (1000, 2000)
+
+
 def test_room_for_more_than_there_is_empties_both_and_ends():
     segments = settled(Segments(100), POPULAR)
     assert len(fill(segments, ["huge"], 500)) == 100

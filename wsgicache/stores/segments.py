@@ -22,6 +22,9 @@ from .sieve import Queue, Sieve, Slot
 PROBATION_SHARE: Final = 10
 """What is on probation may take one part in this many of a budget that is full."""
 
+_PATIENCE: Final = 1000
+"""How many may settle before one goes all the same: whoever stores waits for that, 0.3 ms."""
+
 
 class Segments:
     """The two queues of one budget. Not thread-safe: the store that owns it locks; only flags are shared.
@@ -54,8 +57,11 @@ class Segments:
             slot.settled = replaced.settled or replaced.visited
         elif self._left.recall(slot.key):
             slot.settled = True
-        gone = self._make_room(slot.size, 0 if slot.settled else slot.size)
-        (self.main if slot.settled else self.probation).add(slot)
+        size, settled = slot.size, slot.settled
+        gone: list[Slot] = []
+        if self.probation.bytes + self.main.bytes + size > self.max_bytes:
+            gone = self._make_room(size, 0 if settled else size)
+        (self.main if settled else self.probation).add(slot)
         return gone
 
     def resize(self, max_bytes: int) -> list[Slot]:
@@ -72,6 +78,7 @@ class Segments:
         probation, main = self.probation, self.main
         share = self.max_bytes // PROBATION_SHARE
         gone: list[Slot] = []
+        patience = _PATIENCE
         while probation.bytes + main.bytes + size > self.max_bytes:
             slot = probation.oldest
             if slot is None or (probation.bytes + newcomer <= share and main.count):
@@ -80,7 +87,8 @@ class Segments:
                     break
             else:
                 probation.remove(slot)
-                if slot.visited:  # it keeps the flag: the hand may be just before it
+                if slot.visited and patience:  # it keeps the flag: the hand may be just before it
+                    patience -= 1
                     slot.settled = True
                     main.add(slot)
                     continue

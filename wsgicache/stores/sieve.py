@@ -66,7 +66,7 @@ class Queue:
         self._newest = slot
         if self.oldest is None:
             self.oldest = slot
-        self.bytes += slot.size
+        self.bytes += slot.weight >> 1
         self.count += 1
 
     def remove(self, slot: Slot) -> None:
@@ -80,7 +80,7 @@ class Queue:
         else:
             self.oldest = slot.newer
         slot.newer = slot.older = None
-        self.bytes -= slot.size
+        self.bytes -= slot.weight >> 1
         self.count -= 1
 
     def clear(self) -> None:
@@ -100,7 +100,7 @@ class Sieve(Queue):
         """Leave, wherever it stands; the hand does not stay behind."""
         if self._hand is slot:
             self._hand = slot.newer
-        super().remove(slot)
+        Queue.remove(self, slot)
 
     def evict(self) -> Slot | None:
         """Remove the first slot from the hand on that was not visited, and say which; None: it is empty."""
