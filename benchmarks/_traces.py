@@ -217,7 +217,6 @@ def scanner(number: int) -> Trace:
 
 MADE_UP: dict[str, Callable[[int], Trace]] = {
     "zipf-0.7": lambda number: zipf(0.7, number),
-    "zipf-0.9": lambda number: zipf(0.9, number),
     "zipf-1.1": lambda number: zipf(1.1, number),
     "web": web,
     "wonders": wonders,
