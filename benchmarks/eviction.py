@@ -284,7 +284,7 @@ def plot(done: Run, path: Path) -> str:
     except ImportError:
         return "no plot: matplotlib is not installed: pip install 'wsgicache[bench]'"
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "wsgicache"
+    matplotlib.rcParams |= {"svg.hashsalt": "wsgicache", "svg.fonttype": "none"}
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter, NullLocator
 
