@@ -13,8 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
+from typing import Any
 
 STARTS_WITHIN = 20.0
 
@@ -45,11 +46,17 @@ def program(name: str) -> str:
     return path
 
 
-def _free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
+def _free_port(above: int = 0) -> int:
+    """A port that nobody listens on; `above`: with another one so far above it."""
+    while True:
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            port: int = bound.getsockname()[1] - above
+            if above == 0:
+                return port
+            with socket.socket() as lower, suppress(OSError):
+                lower.bind(("127.0.0.1", port))
+                return port
 
 
 def _end_with_parent() -> None:
@@ -71,10 +78,10 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 @contextmanager
-def _running(command: Sequence[str], port_option: str) -> Iterator[int]:
+def _running(command: Sequence[str], port_option: str, above: int = 0) -> Iterator[int]:
     """Run a server on a free port; another one where somebody else was quicker."""
     for _ in range(5):
-        port = _free_port()
+        port = _free_port(above)
         process = subprocess.Popen(
             [*command, port_option, str(port)],
             stdout=subprocess.DEVNULL,
@@ -101,6 +108,43 @@ def redis_server() -> Iterator[str]:
         _running([*command, "--dir", directory], "--port") as port,
     ):
         yield f"redis://127.0.0.1:{port}"
+
+
+def _call(port: int, *words: str | int) -> Any:
+    import redis
+
+    with redis.Redis(port=port, decode_responses=True, socket_timeout=5) as client:
+        return client.execute_command(*words)
+
+
+@contextmanager
+def redis_cluster(primaries: int = 3) -> Iterator[str]:
+    """The URL of a Redis Cluster without replicas that saves nothing."""
+    needs("redis")
+    command = [program("redis-server"), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
+    command += ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(primaries):
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            ports.append(stack.enter_context(_running([*command, "--dir", directory], "--port", 10_000)))
+        for number, port in enumerate(ports):
+            slots = range(16384 * number // primaries, 16384 * (number + 1) // primaries)
+            _call(port, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            _call(port, "CLUSTER", "ADDSLOTS", *slots)
+            if number:
+                _call(port, "CLUSTER", "MEET", "127.0.0.1", ports[0])
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not all([_knows_all(port, primaries) for port in ports]):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the Redis Cluster did not come together")
+            time.sleep(0.05)
+        yield "redis+cluster://" + ",".join([f"127.0.0.1:{port}" for port in ports])
+
+
+def _knows_all(port: int, primaries: int) -> bool:
+    told = str(_call(port, "CLUSTER", "INFO"))
+    return "cluster_state:ok" in told and len(_call(port, "CLUSTER", "SLOTS")) == primaries
 
 
 @contextmanager
