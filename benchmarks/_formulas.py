@@ -7,8 +7,8 @@ L targets that the journal remembers, q the share of a page among all requests.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 LIMIT = 65_536
 """`journal`, by default: targets."""
@@ -34,6 +34,8 @@ class Site:
     bound: float = 1.0
     max_age: float = 60.0
     buckets: int = 1
+    round_trip: float = 0.0
+    """Of the network."""
 
 
 def zipf(pages: int, alpha: float) -> list[float]:
@@ -41,6 +43,28 @@ def zipf(pages: int, alpha: float) -> list[float]:
     weights = [rank**-alpha for rank in range(1, pages + 1)]
     total = sum(weights)
     return [weight / total for weight in weights]
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Pages that are asked for alike: the rank of the first, how many, the share of each."""
+
+    rank: int
+    count: int
+    share: float
+
+
+@cache
+def spread(pages: int, alpha: float) -> tuple[Pages, ...]:
+    """All pages by their shares: each of the first hundred alone, of the others those within 2 % together."""
+    groups, first = [], 1
+    while first <= pages:
+        last = first if first < 100 else min(pages, first + first // 50)
+        count = last - first + 1
+        groups.append((first - 1, count, sum([rank**-alpha for rank in range(first, last + 1)]) / count))
+        first = last + 1
+    total = sum([count * weight for _, count, weight in groups])
+    return tuple([Pages(rank, count, weight / total) for rank, count, weight in groups])
 
 
 def history(site: Site) -> float:
@@ -85,7 +109,7 @@ class Rates:
     fetched: float
     """Hits for which the store was asked."""
     vain: float
-    """Misses that were thought to be hits until the journal had been read: a look-up more."""
+    """Requests that ask twice, because the worker held a page that a purge, or the floor, had ended."""
     followed: float
     """Times that some worker fetched records of the journal."""
     records: float
@@ -94,19 +118,20 @@ class Rates:
     """Marks read by near tiers."""
 
 
-def rates(site: Site, shares: Sequence[float] | None = None) -> Rates:
+def rates(site: Site) -> Rates:
     """Everything that the page tells of a site, from these formulas."""
-    shares = zipf(site.pages, site.alpha) if shares is None else shares
     origin = fetched = vain = 0.0
-    for rank, share in enumerate(shares):
-        asked, life = site.requests * share, lifetime(site, rank)
-        cycles = asked / (1 + asked * life)  # a fill, its life, the wait for the next request
+    for alike in spread(site.pages, site.alpha):
+        rank, asked = alike.rank, site.requests * alike.share
+        life = lifetime(site, rank)
+        cycles = alike.count * asked / (1 + asked * life)  # a fill, its life, the wait for the next request
         origin += cycles
         if site.near:
             fetched += cycles * _fetches(asked / site.workers, life, site)
         else:
             held_by = -math.expm1(-asked / site.workers * life)
-            vain += cycles * ended_by_journal(site, rank) * held_by
+            after = held_by * (1 + (site.workers - 1) * held_by)  # who finds it gone, and who its successor
+            vain += cycles * ended_by_journal(site, rank) * after
     hits = site.requests - origin
     if not site.near:
         fetched = hits
@@ -122,8 +147,9 @@ def rates(site: Site, shares: Sequence[float] | None = None) -> Rates:
 
 
 def _heard(site: Site) -> float:
-    """Beats per worker and journal that messages cause: one for each purge."""
-    return site.purges
+    """Beats of a worker that messages cause: one for each purge, but those that come during one are one."""
+    lasts = 2 * site.buckets * site.round_trip
+    return site.purges if site.purges * lasts < 1 else 1 / lasts
 
 
 def _share(one: float, other: float) -> float:
@@ -156,22 +182,31 @@ def _reached(number: int, mean: float) -> float:
     return 1 - below
 
 
-def held(site: Site, seconds: float, shares: Sequence[float] | None = None) -> float:
-    """Pages of which one worker holds a copy, on average, where each is kept for so long."""
-    each = site.requests / site.workers
-    shares = zipf(site.pages, site.alpha) if shares is None else shares
-    return sum([each * share * seconds / (1 + each * share * seconds) for share in shares])
+def held(site: Site, seconds: float) -> float:
+    """Pages that one worker is asked for and keeps for so long: how many it holds, on average."""
+    each = site.requests / site.workers * seconds
+    return sum([
+        alike.count * each * alike.share / (1 + each * alike.share) for alike in spread(site.pages, site.alpha)
+    ])  # fmt: skip
 
 
-def known_share(shares: Sequence[float], room: float) -> float:
+def known_share(site: Site, room: float) -> float:
     """The share of requests for pages that a worker holds, where it has room for so many (Che's approximation)."""
-    if room >= len(shares):
+    if room >= site.pages:
         return 1.0
-    low, high = 0.0, 1e12
-    for _ in range(100):
-        middle = math.sqrt(max(low, 1e-6) * high)
-        if sum([-math.expm1(-share * middle) for share in shares]) > room:
+    pages, low, high = spread(site.pages, site.alpha), 1e-6, 1e12
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        if sum([-alike.count * math.expm1(-alike.share * middle) for alike in pages]) > room:
             high = middle
         else:
             low = middle
-    return sum([-share * math.expm1(-share * high) for share in shares])
+    return sum([-alike.count * alike.share * math.expm1(-alike.share * high) for alike in pages])
+
+
+def after_cold(site: Site, seconds: float) -> float:
+    """The hit ratio so long after everything stored was lost at once."""
+    return sum([
+        -alike.count * alike.share * math.expm1(-site.requests * alike.share * min(seconds, site.ttl))
+        for alike in spread(site.pages, site.alpha)
+    ])  # fmt: skip

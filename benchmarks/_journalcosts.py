@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
+from _counts import QuietHeart
 from _measure import table
-from _servers import Missing, redis_server
+from _servers import Missing, lmdb_directory, redis_server
 from _wire import counted_redis
 
 from wsgicache.codec import decode_purge, encode_purge
 from wsgicache.journal import Journal, Kind, Purge, PurgeIndex, Record, Snapshot
 from wsgicache.stores import StoreOptions, open_store
+from wsgicache.stores.near import near_store
 
 BATCH = 500
 PAGE = 1000
@@ -29,10 +32,10 @@ def index_costs(number: int) -> list[list[str]]:
     """An index that takes so many records: time and memory of each, and of a verdict afterwards."""
     journal = Journal(number)
     journal.append(purges(number), 0.0)
-    stored = [(record.seq, encode_purge(Purge(*record[1:4]))) for record in journal.since(None).records]
+    stored = [(str(record.seq), encode_purge(Purge(*record[1:4]))) for record in journal.since(None).records]
 
     def read() -> Snapshot:
-        records = [Record(seq, *decode_purge(raw), 0.0, "") for seq, raw in stored]
+        records = [Record(int(seq), *decode_purge(raw), 0.0, "") for seq, raw in stored]
         return Snapshot(journal.mark, 0, records, whole=True)
 
     snapshot = read()
@@ -87,10 +90,33 @@ def server_costs(number: int) -> tuple[list[list[str]], list[str]]:
         pages = number // PAGE + 1
         evals = done.commands["EVALSHA"]
         if len(snapshot.records) != number or evals != pages:
-            wrong.append(f"a whole journal of {number} is {pages} pages: {evals}, {len(snapshot.records)} records")
+            wrong.append(
+                f"a whole journal of {number} is {pages} pages: {evals}, {len(snapshot.records)} records"
+            )
         rows += _commands(store, client)
         store.close()
     return rows, wrong
+
+
+def file_costs(number: int) -> list[list[str]]:
+    """The same in an LMDB file, where the worker does it all itself."""
+    with lmdb_directory() as url:
+        store = open_store(url.replace("64MB", "1GB"), StoreOptions())
+        many = purges(number)
+        for start in range(0, number, BATCH):
+            store.append(many[start : start + BATCH], 0.0)
+        start_at = time.process_time()
+        for place in range(300):
+            store.append([Purge(Kind.URL, f"p/one/{place}")], 0.0)
+        one = (time.process_time() - start_at) / 300
+        start_at = time.process_time()
+        store.purges_since(None)
+        whole = (time.process_time() - start_at) / number
+        store.close()
+    return [
+        ["LMDB: one purge", f"{one * 1e6:.0f} µs"],
+        ["LMDB, whole journal: for each record", f"{whole * 1e6:.1f} µs"],
+    ]
 
 
 def _commands(store: Any, client: Any) -> list[list[str]]:
@@ -106,7 +132,43 @@ def _commands(store: Any, client: Any) -> list[list[str]]:
     timed("a mark", lambda number: store.mark_of(""))
     timed("one purge", lambda number: store.append([Purge(Kind.URL, f"p/one/{number}")], 0.0))
     timed("asked for records, none came", lambda number: store.purges_since(store._seen[1]))
+    rows.append(["server: a message to one worker", f"{_message(store, client, 50, 400):.1f} µs"])
+    rows.append(["worker: a beat that brings one purge", f"{_beat(store, 400):.0f} µs"])
     return rows
+
+
+def _message(store: Any, client: Any, listeners: int, repeat: int) -> float:
+    """What a message costs the server for each worker that listens, µs."""
+
+    def publish() -> float:
+        before = _used(client)[0]
+        for _ in range(repeat):
+            store.publish("purge")
+        return _used(client)[0] - before
+
+    with ExitStack() as stack:
+        alone = publish()
+        for _ in range(listeners):
+            ear = stack.enter_context(closing(client.pubsub()))
+            ear.subscribe(store._channel)
+            ear.parse_response()
+        return (publish() - alone) / repeat / listeners * 1e6
+
+
+def _beat(store: Any, repeat: int) -> float:
+    """What a worker with a near tier spends on one purge that it is told of, µs."""
+    near: Any = near_store(store, heart=QuietHeart)
+    near.get([])
+    near._heartbeat.beat()
+    other = open_store(store.link.name, StoreOptions(timeout=5.0))
+    spent = 0.0
+    for number in range(repeat):
+        other.append([Purge(Kind.URL, f"p/beat/{number}")], 0.0)
+        before = time.process_time()
+        near._heartbeat.beat()
+        spent += time.process_time() - before
+    other.close()
+    return spent / repeat * 1e6
 
 
 def report(number: int, *, server: bool) -> tuple[str, list[str]]:
@@ -116,6 +178,7 @@ def report(number: int, *, server: bool) -> tuple[str, list[str]]:
         try:
             more, wrong = server_costs(number)
             rows += more
+            rows += file_costs(number)
         except Missing as error:
             rows.append([f"skipped, not installed: {error}", ""])
     return table([f"a journal of {number:,} targets of 40 characters", ""], rows), wrong

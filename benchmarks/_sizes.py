@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from _counts import expected
-from _formulas import LIMIT, Rates, Site, held, known_share, lifetime, rates, zipf
+from _counts import Costs, expected
+from _formulas import (
+    LIMIT,
+    Pages,
+    Rates,
+    Site,
+    after_cold,
+    held,
+    history,
+    known_share,
+    lifetime,
+    rates,
+    spread,
+)
 from _measure import table
 
 BODY = 20_000
@@ -28,13 +40,13 @@ COPY_BESIDE = 1_200
 ENTRY_BESIDE = 1_500
 """Bytes of a page in a store beside its body."""
 
-INDEX_RECORD = 215
+INDEX_RECORD = 150
 """Bytes of a purge in a worker's index."""
 
-MARK_US, FOLLOW_US, PURGE_US, RECORD_US, MESSAGE_US = 10.0, 22.0, 38.0, 2.8, 2.0
+MARK_US, FOLLOW_US, PURGE_US, RECORD_US, MESSAGE_US = 10.0, 20.0, 35.0, 3.0, 1.0
 """Time of the server, µs: a mark or a hit, asking for records, a purge, each record, a message to one worker."""
 
-WORKER_BEAT_US, WORKER_RECORD_US = 200.0, 6.0
+WORKER_BEAT_US, WORKER_RECORD_US = 150.0, 7.0
 """Time of a worker, µs: asking for records, and each that comes."""
 
 MEMO = 64_000_000
@@ -46,10 +58,17 @@ LINK_BITS = 10e9
 BUSY = 0.7
 """How busy a server may be."""
 
+TRIP = 0.0005
+"""Seconds to the store and back."""
+
 DEPLOYMENTS = {
-    "one VM": Site(200, 4, 20_000, ttl=300.0, purges=0.5, catalogue=20_000),
-    "ten servers": Site(5_000, 80, 200_000, ttl=600.0, purges=10.0, catalogue=200_000, near=True),
-    "a hundred": Site(50_000, 800, 2_000_000, ttl=600.0, purges=50.0, catalogue=2_000_000, buckets=16),
+    "one VM": Site(200, 4, 20_000, ttl=300.0, purges=0.5, catalogue=20_000, round_trip=TRIP),
+    "ten servers": Site(
+        5_000, 80, 200_000, ttl=600.0, purges=10.0, catalogue=200_000, near=True, round_trip=TRIP
+    ),
+    "a hundred": Site(
+        50_000, 800, 2_000_000, ttl=600.0, purges=50.0, catalogue=2_000_000, buckets=16, round_trip=TRIP
+    ),
 }
 STORES = {"one VM": "lmdb", "ten servers": "redis near", "a hundred": "cluster"}
 PRIMARIES = {"one VM": 0, "ten servers": 1, "a hundred": 8}
@@ -75,24 +94,33 @@ class Size:
     """The share of its hits for which a worker's memo has room."""
     index: float
     """Bytes of a worker's index, when the journal is full or everything was purged once."""
+    begin: float
+    """Seconds for which the servers, together, are busy when all workers begin and fetch the whole journal."""
 
 
 @cache
-def shares_of(pages: int, alpha: float) -> Sequence[float]:
-    """See `zipf`."""
-    return zipf(pages, alpha)
+def counted() -> Costs:
+    """What operations cost, from the document."""
+    return expected()
 
 
 @cache
 def size(site: Site, store: str) -> Size:
     """Size a deployment over a store, as the document's counts name it."""
-    shares, costs = shares_of(site.pages, site.alpha), expected()
-    told, miss, purge = rates(site, shares), costs[store, "miss"], costs[store, "purge"]
+    costs = counted()
+    told, miss, purge = rates(site), costs[store, "miss"], costs[store, "purge"]
     page = BODY + COPY_BESIDE
-    kept = known_share(shares, MEMO / page)
-    fresh = sum([_first_asks(site, rank, share) for rank, share in enumerate(shares)])
+    kept = known_share(site, MEMO / page)
+    fresh = sum([_first_asks(site, alike) for alike in spread(site.pages, site.alpha)])
     unknown = told.fetched if site.near else max(fresh, told.fetched * (1 - kept))
-    trips = told.fetched + told.vain + miss.trips * told.origin + told.beats + told.followed + purge.trips * site.purges
+    trips = (
+        told.fetched
+        + told.vain
+        + miss.trips * told.origin
+        + told.beats
+        + told.followed
+        + purge.trips * site.purges
+    )
     bodies = unknown * BODY + told.origin * (BODY + miss.sent)
     pushed = site.purges * site.workers * MESSAGE if site.near else 0.0
     journal = told.records * RECORD + pushed + told.beats * 100 + told.followed * 630
@@ -100,27 +128,34 @@ def size(site: Site, store: str) -> Size:
     server += told.followed * FOLLOW_US + told.records * RECORD_US
     server += site.purges * (site.buckets * PURGE_US + (site.workers * MESSAGE_US if site.near else 0))
     purged = min(site.catalogue, site.journal) * site.buckets
+    begin = purged * site.workers * (2 if site.near else 1) * RECORD_US / 1e6
     asked_within = site.max_age if site.near else site.ttl
     return Size(
         told, trips, bodies, journal, server, site.pages * (BODY + ENTRY_BESIDE),
-        held(site, asked_within, shares) * page, kept, purged * INDEX_RECORD,
+        held(site, asked_within) * page, kept, purged * INDEX_RECORD, begin,
     )  # fmt: skip
 
 
-def _first_asks(site: Site, rank: int, share: float) -> float:
+def _first_asks(site: Site, alike: Pages) -> float:
     """How often a second some worker asks for a page whose present version it has not seen."""
-    asked, life = site.requests * share, lifetime(site, rank)
+    asked, life = site.requests * alike.share, lifetime(site, alike.rank)
     seen = -math.expm1(-asked / site.workers * life)
-    return asked / (1 + asked * life) * (site.workers - 1) * seen
+    return alike.count * asked / (1 + asked * life) * (site.workers - 1) * seen
 
 
-def size_table() -> str:
+Rows = tuple[list[str], list[list[str]]]
+"""The head of a table, and its rows."""
+
+
+def size_table() -> Rows:
     """What each deployment needs."""
     sizes = {name: size(site, STORES[name]) for name, site in DEPLOYMENTS.items()}
     rows: list[list[str]] = []
 
-    def row(what: str, show: Callable[[Size], str]) -> None:
-        rows.append([what, *[show(one) for one in sizes.values()]])
+    def row(what: str, show: Callable[[Size], str], *, wire: bool = False) -> None:
+        rows.append(
+            [what, *["-" if wire and not PRIMARIES[name] else show(one) for name, one in sizes.items()]]
+        )
 
     row("hit ratio", lambda one: f"{one.told.hit_ratio:.3f}")
     row("forwards to the app, /s", lambda one: f"{one.told.origin:,.0f}")
@@ -129,61 +164,119 @@ def size_table() -> str:
     row("marks read by near tiers, /s", lambda one: f"{one.told.beats:,.0f}")
     row("records asked for, /s", lambda one: f"{one.told.followed:,.0f}")
     row("round trips or transactions, /s", lambda one: f"{one.trips:,.0f}")
-    row("pages over the wire, MB/s", lambda one: f"{one.bodies / 1e6:,.1f}")
-    row("journal over the wire, MB/s", lambda one: f"{one.journal / 1e6:,.2f}")
-    row("time of all servers, cores", lambda one: f"{one.server / 1e6:,.2f}")
+    row("pages over the wire, MB/s", lambda one: f"{one.bodies / 1e6:,.1f}", wire=True)
+    row("journal over the wire, MB/s", lambda one: f"{one.journal / 1e6:,.1f}", wire=True)
+    row("time of all servers, cores", lambda one: f"{one.server / 1e6:,.2f}", wire=True)
     row("pages in the store, GB", lambda one: f"{one.stored / 1e9:,.1f}")
     row("pages one worker uses, MB", lambda one: f"{one.wanted / 1e6:,.0f}")
     row("share of hits that 64 MB hold", lambda one: f"{one.kept:.2f}")
     row("index of one worker, MB", lambda one: f"{one.index / 1e6:,.1f}")
-    return table(["", *sizes], rows)
+    for seconds in (1, 10, 60):
+        ratios = [f"{after_cold(site, seconds):.2f}" for site in DEPLOYMENTS.values()]
+        rows.append([f"hit ratio {seconds} s after all was lost", *ratios])
+    begins = [
+        f"{one.begin / PRIMARIES[name]:,.0f}" if PRIMARIES[name] else "-" for name, one in sizes.items()
+    ]  # fmt: skip
+    rows.append(["each server busy when all workers begin, s", *begins])
+    return ["", *sizes], rows
 
 
 RATES = (0.0, 1.0, 10.0, 100.0, 1000.0)
 
 
-def purge_table() -> str:
-    """What purges cost each deployment, with and without a near tier."""
-    rows = []
+def _choices() -> Iterator[tuple[str, Site, str]]:
+    """Each deployment, with near tiers and without, where the store is on a network or has none in the page."""
     for name, site in DEPLOYMENTS.items():
         for near in (False, True):
-            store = STORES[name].removesuffix(" near") + (" near" if near else "")
-            for purges in RATES:
-                one = size(replace(site, purges=purges, near=near), store)
-                cores = "-" if PRIMARIES[name] == 0 else f"{one.server / 1e6 / PRIMARIES[name]:,.2f}"
-                rows.append([
-                    f"{name}, {store}", f"{purges:,.0f}", f"{one.trips:,.0f}",
-                    f"{(one.bodies + one.journal) / 1e6:,.1f}", cores,
-                    f"{site.buckets * purges * WORKER_RECORD_US / 1e4 + _beat_us(site, purges, near=near) / 1e4:.1f} %",
-                ])  # fmt: skip
-    head = ["", "purges/s", "round trips/s", "MB/s", "of one core each", "a worker's core"]
-    return table(head, rows)
+            if PRIMARIES[name] or near == site.near:
+                yield (
+                    name,
+                    replace(site, near=near),
+                    STORES[name].removesuffix(" near") + (" near" if near else ""),
+                )
+
+
+def purge_table() -> Rows:
+    """What purges cost each deployment, with and without a near tier."""
+    rows = []
+    for name, site, store in _choices():
+        for purges in RATES:
+            one = size(replace(site, purges=purges), store)
+            moved, cores = f"{(one.bodies + one.journal) / 1e6:,.0f}", one.server / 1e6
+            worker = _beat_us(site, purges, near=site.near) + site.buckets * purges * WORKER_RECORD_US
+            wire = [moved, f"{cores / PRIMARIES[name]:,.2f}"] if PRIMARIES[name] else ["-", "-"]
+            rows.append(
+                [f"{name}, {store}", f"{purges:,.0f}", f"{one.trips:,.0f}", *wire, f"{worker / 1e4:.1f} %"]
+            )
+    return ["", "purges/s", "round trips/s", "MB/s", "cores of each server", "of each worker's core"], rows
 
 
 def _beat_us(site: Site, purges: float, *, near: bool) -> float:
     """Time that a worker spends on asking for the journal, µs a second."""
     each = site.requests / site.workers
-    asks = site.buckets * purges if near else each * purges / (purges + each / site.buckets)
+    told_beats = site.buckets * min(purges, 1 / (2 * site.buckets * site.round_trip))
+    asks = told_beats if near else each * purges / (purges + each / site.buckets)
     return asks * WORKER_BEAT_US
 
 
-def headroom() -> str:
+def headroom() -> Rows:
     """How many purges a second each deployment bears until its servers, or the network, have no more."""
     rows = []
-    for name, site in DEPLOYMENTS.items():
-        for near in (False, True):
-            store = STORES[name].removesuffix(" near") + (" near" if near else "")
-            if PRIMARIES[name]:
-                most = _most(lambda rate, site=site, near=near, store=store, name=name: _load(site, rate, near, store, name))  # type: ignore[misc]
-                rows.append([f"{name}, {store}", f"{most:,.0f}"])
-            history_ends = site.journal / site.ttl
-            rows.append([f"{name}, {store}: the history is shorter than a lifetime", f"{history_ends:,.0f}"])
-    return table(["", "purges/s"], rows)
+    for name, site, store in _choices():
+        most = "-"
+        if PRIMARIES[name]:
+            most = f"{_most(partial(_load, site, store, PRIMARIES[name])):,.0f}"
+        rows.append([f"{name}, {store}", most, f"{site.journal / site.ttl:,.0f}"])
+    return ["", "purges/s that the servers bear", "history shorter than the lifetime from, purges/s"], rows
 
 
-def _load(site: Site, purges: float, near: bool, store: str, name: str) -> float:
+def cliff() -> Rows:
+    """What the journal's length leaves of the ten servers, by purge rate."""
+    rows = []
+    for purges in (1, 10, 100, 200, 500, 1000):
+        row = [f"{purges:,}"]
+        for journal in (LIMIT, 1_000_000):
+            site = replace(
+                DEPLOYMENTS["ten servers"], purges=float(purges), catalogue=math.inf, journal=journal
+            )
+            told = rates(site)
+            row += [f"{history(site):,.0f} s", f"{told.hit_ratio:.3f}", f"{told.origin:,.0f}"]
+        rows.append(row)
+    head = [
+        "purges/s",
+        "history",
+        "hit ratio",
+        "forwards/s",
+        "with journal=1000000",
+        "hit ratio",
+        "forwards/s",
+    ]
+    return head, rows
+
+
+TABLES = {
+    "the deployments": size_table,
+    "what purges cost": purge_table,
+    "how many purges they bear": headroom,
+    "what the journal's length leaves": cliff,
+}
+
+
+def markdown(rows: Rows) -> str:
+    """A table as the document has it."""
+    head, body = rows
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join([f"| {' | '.join(row)} |" for row in (head, rule, *body)])
+
+
+def text(rows: Rows) -> str:
+    """A table for a terminal."""
+    return table(*rows)
+
+
+def _load(site: Site, store: str, primaries: int, purges: float) -> float:
     """The larger one of: the servers' time, and the network of each, as shares of what there is."""
-    one, primaries = size(replace(site, purges=purges, near=near), store), PRIMARIES[name]
+    one = size(replace(site, purges=purges), store)
     return max(one.server / 1e6, (one.bodies + one.journal) * 8 / LINK_BITS) / primaries
 
 
@@ -205,26 +298,23 @@ def figure(path: Path) -> None:
 
     drawn, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     purges = [10 ** (step / 8) for step in range(-8, 25)]
-    for name, near, style in (
-        ("ten servers", False, "C0-"), ("ten servers", True, "C0--"),
-        ("a hundred", False, "C1-"), ("a hundred", True, "C1--"),
-    ):  # fmt: skip
-        site, store = DEPLOYMENTS[name], STORES[name].removesuffix(" near") + (" near" if near else "")
-        load = [_load(replace(site, pages=site.pages // 10), rate, near, store, name) for rate in purges]
-        left.plot(purges, load, style, label=f"{name}, {'near tiers' if near else 'each hit asks'}")
+    for name, site, store in _choices():
+        if PRIMARIES[name]:
+            colour, line = "C0" if name == "ten servers" else "C1", "--" if site.near else "-"
+            load = [_load(site, store, PRIMARIES[name], rate) for rate in purges]
+            left.plot(
+                purges, load, colour + line, label=f"{name}, {'near tiers' if site.near else 'each hit asks'}"
+            )
     left.axhline(1.0, color="0.5", linewidth=0.8)
     left.set(xscale="log", yscale="log", xlabel="purges/s", title="Load of each Redis server (1: no more)")
     left.legend(frameon=False, fontsize=9)
     site = replace(DEPLOYMENTS["ten servers"], catalogue=math.inf, near=False)
     for journal, style in ((LIMIT, "C2-"), (1_000_000, "C2--")):
-        kept = [_hit_ratio(replace(site, purges=rate, journal=journal)) for rate in purges]
+        kept = [rates(replace(site, purges=rate, journal=journal)).hit_ratio for rate in purges]
         right.plot(purges, kept, style, label=f"journal={journal}")
-    right.set(xscale="log", ylim=(0.0, 1.0), xlabel="purges/s of different URLs", title="Hit ratio, ten servers")
+    right.set(
+        xscale="log", ylim=(0.0, 1.0), xlabel="purges/s of different URLs", title="Hit ratio, ten servers"
+    )
     right.legend(frameon=False, fontsize=9)
     drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(drawn)
-
-
-def _hit_ratio(site: Site) -> float:
-    life, shares = lifetime(site), shares_of(site.pages, site.alpha)
-    return 1 - sum([share / (1 + site.requests * share * life) for share in shares])

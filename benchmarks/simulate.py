@@ -23,10 +23,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from _counts import DOCUMENT, as_markdown, compare, count_all, expected
-from _formulas import LIMIT, Site, history, rates
+from _formulas import LIMIT, Site, rates
 from _journalcosts import report as journal_report
 from _measure import describe, table, versions
-from _sizes import DEPLOYMENTS, figure, headroom, purge_table, size_table
+from _sizes import DEPLOYMENTS, TABLES, figure, markdown, text
 from _virtual import Seen, VirtualSite
 
 PARTS = ("counts", "journal", "sites", "sizes")
@@ -48,21 +48,41 @@ class Scene:
 
 
 def scenes(quick: bool) -> Iterator[Scene]:
-    """The sites; what is small stands for something larger in the same proportions."""
+    """The sites; what is small stands for something larger in the same proportions.
+
+    Pages that were stored together expire together: each site is watched for whole lifetimes.
+    """
     fewer = 4 if quick else 1
-    vm, ten, hundred = [scaled(site, factor) for site, factor in zip(DEPLOYMENTS.values(), (4, 40, 400), strict=True)]
+    vm, ten, hundred = [
+        scaled(site, factor) for site, factor in zip(DEPLOYMENTS.values(), (4, 40, 400), strict=True)
+    ]
     if quick:
         vm, ten, hundred = [replace(site, ttl=60.0, max_age=20.0) for site in (vm, ten, hundred)]
-    yield Scene("one VM, 1:4", vm, 1.3 * vm.ttl, 600 / fewer)
-    yield Scene("ten servers, 1:40", ten, 1.3 * ten.ttl, 400 / fewer)
-    yield Scene("ten servers, 1:40, messages lost", replace(ten, purges=4.0, catalogue=50), 1.3 * ten.ttl, 120 / fewer, lost=1.0)
-    yield Scene("hundred servers, one bucket, 1:400", replace(hundred, buckets=1), 1.3 * hundred.ttl, 400 / fewer)
+    yield Scene("one VM, 1:4", vm, 1.3 * vm.ttl, 2 * vm.ttl)
+    yield Scene("ten servers, 1:40", ten, ten.ttl, ten.ttl)
+    yield Scene(
+        "ten servers, 1:40, messages lost",
+        replace(ten, purges=4.0, catalogue=50),
+        1.3 * ten.ttl,
+        120 / fewer,
+        lost=1.0,
+    )
+    yield Scene("hundred servers, one bucket, 1:400", replace(hundred, buckets=1), hundred.ttl, hundred.ttl)
     base = Site(40, 2, 2000, ttl=300 / fewer, journal=2048 // fewer)
     for faster, label in ((100, "100"), (300, "300"), (1000, "1,000")):
         purges = faster / (LIMIT / 2048)
-        yield Scene(f"journal full, {label} purges/s, 1:32", replace(base, purges=purges), 500 / fewer, 500 / fewer)
-    yield Scene("journal full, purged again", replace(base, purges=20.0, catalogue=3 * base.journal), 400 / fewer, 400 / fewer)
-    yield Scene("journal not full", replace(base, purges=20.0, catalogue=base.journal), 400 / fewer, 400 / fewer)
+        yield Scene(
+            f"journal full, {label} purges/s, 1:32", replace(base, purges=purges), 500 / fewer, 500 / fewer
+        )
+    yield Scene(
+        "journal full, purged again",
+        replace(base, purges=20.0, catalogue=3 * base.journal),
+        400 / fewer,
+        400 / fewer,
+    )
+    yield Scene(
+        "journal not full", replace(base, purges=20.0, catalogue=base.journal), 400 / fewer, 400 / fewer
+    )
     if not quick:
         yield Scene("journal full, 1,000 purges/s", Site(40, 2, 500, purges=1000.0), 90, 70)
 
@@ -155,7 +175,10 @@ def troubles(quick: bool, seed: int) -> Iterator[tuple[str, Row]]:
     yield "all workers begin anew", Row("whole journals", whole, float(after.calls["whole"]), 0.0)
     virtual.server.down = True
     first, rest = virtual.run(site.bound), virtual.run(20)
-    yield "store down", Row("forwards of all requests, after the bound", 1.0, rest.origin / rest.requests, 0.0)
+    yield (
+        "store down",
+        Row("forwards of all requests, after the bound", 1.0, rest.origin / rest.requests, 0.0),
+    )
     yield "store down", Row("stale after a purge, s", 0.0, max(first.oldest, rest.oldest), site.bound)
     virtual.server.down = False
     again = virtual.run(10)
@@ -171,22 +194,10 @@ def idle(quick: bool, seed: int) -> Iterator[tuple[str, Row]]:
     each = site.requests / site.workers
     expect = math.exp(-each * site.journal / site.purges)
     within = 4 * math.sqrt(expect / seen.requests) + 0.02
-    yield "asked seldom", Row("requests that fetch all of it", expect, seen.calls["whole"] / seen.requests, within)
-
-
-def cliff() -> str:
-    """What the journal's length leaves of a site, by purge rate."""
-    rows = []
-    base = DEPLOYMENTS["ten servers"]
-    for purges in (1, 10, 100, 200, 500, 1000):
-        row = [f"{purges:,} purges/s"]
-        for journal in (LIMIT, 1_000_000):
-            site = replace(base, purges=float(purges), catalogue=math.inf, journal=journal)
-            told = rates(site)
-            row += [f"{history(site):,.0f} s", f"{told.hit_ratio:.3f}", f"{told.origin:,.0f}"]
-        rows.append(row)
-    head = ["different URLs", "history", "hit ratio", "forwards/s", "journal=1000000", "hit ratio", "forwards/s"]
-    return table(head, rows)
+    yield (
+        "asked seldom",
+        Row("requests that fetch all of it", expect, seen.calls["whole"] / seen.requests, within),
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -195,7 +206,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), metavar="PART,...")
     parser.add_argument("--stores", type=lambda text: text.split(","), help="count over these only")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="print what was counted as rows for the document")
+    parser.add_argument(
+        "--table", action="store_true", help="print what was counted, and the sizes, as the document has them"
+    )
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the expected counts stand")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the figure of the document")
     options = parser.parse_args(arguments)
@@ -213,23 +226,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(describe(versions("redis", "lmdb")))
     if "counts" in options.only:
         found, missing = count_all(options.stores)
-        text, differs = compare(found, expected(options.document))
-        print(f"\nwhat one operation costs\n\n{text}")
+        shown, differs = compare(found, expected(options.document))
+        print(f"\nwhat one operation costs\n\n{shown}")
         for what in missing:
             print(f"skipped, not installed: {what}")
         if options.table:
             print(f"\n{as_markdown(found)}")
         wrong += differs
     if "journal" in options.only:
-        text, differs = journal_report(5_000 if options.quick else LIMIT, server=True)
-        print(f"\n{text}")
+        shown, differs = journal_report(5_000 if options.quick else LIMIT, server=True)
+        print(f"\n{shown}")
         wrong += differs
     if "sites" in options.only:
         print("\nsites in virtual time\n")
         wrong += simulate(options.quick, options.seed)
     if "sizes" in options.only:
-        print(f"\nthe deployments\n\n{size_table()}\n\nwhat purges cost\n\n{purge_table()}")
-        print(f"\nhow many purges they bear\n\n{headroom()}\n\nwhat the journal's length leaves\n\n{cliff()}")
+        for title, rows in TABLES.items():
+            print(f"\n{title}\n\n{(markdown if options.table else text)(rows())}")
     if options.figure:
         figure(options.figure)
     print(f"\n{time.monotonic() - start:.0f} s; {len(wrong)} of what was expected differs")
