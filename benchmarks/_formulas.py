@@ -1,7 +1,6 @@
 """The arithmetic of docs/scaling.md: what follows from traffic, lifetimes and purges by formula alone.
 
-Letters: R requests/s, W workers, P purges/s of different URLs, T seconds that a page stays fresh, M near_max_age,
-L targets that the journal remembers, q the share of a page among all requests.
+A `Site` is traffic and settings; `rates` is what follows from them.
 """
 
 from __future__ import annotations
@@ -185,13 +184,15 @@ def _reached(number: int, mean: float) -> float:
 def held(site: Site, seconds: float) -> float:
     """Pages that one worker is asked for and keeps for so long: how many it holds, on average."""
     each = site.requests / site.workers * seconds
-    return sum([
-        alike.count * each * alike.share / (1 + each * alike.share) for alike in spread(site.pages, site.alpha)
-    ])  # fmt: skip
+    pages = spread(site.pages, site.alpha)
+    return sum([alike.count * each * alike.share / (1 + each * alike.share) for alike in pages])
 
 
 def known_share(site: Site, room: float) -> float:
-    """The share of requests for pages that a worker holds, where it has room for so many (Che's approximation)."""
+    """The share of requests for pages that a worker holds, where it has room for so many.
+
+    By Che's approximation: what was asked for within some time is there, and that time fills the room.
+    """
     if room >= site.pages:
         return 1.0
     pages, low, high = spread(site.pages, site.alpha), 1e-6, 1e12
