@@ -1,4 +1,4 @@
-"""What each operation of a cache costs its store: counted with real servers, beside what docs/scaling.md says.
+"""What each operation of a cache costs its store: counted with real servers, beside docs/scaling.md.
 
 The pages have `BODY` bytes; what is sent or received is told without them.
 """

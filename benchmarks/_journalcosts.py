@@ -1,4 +1,4 @@
-"""What the purge journal costs beside round trips: time and memory in a worker, time and memory in the server."""
+"""What the purge journal costs beside round trips: time and memory, in a worker and in the server."""
 
 from __future__ import annotations
 

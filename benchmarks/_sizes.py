@@ -1,4 +1,4 @@
-"""The three deployments of docs/scaling.md, sized by formula and counted costs, and the figure of the page."""
+"""The three deployments of docs/scaling.md, sized by formula and counted costs, and the figure there."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ INDEX_RECORD = 150
 """Bytes of a purge in a worker's index."""
 
 MARK_US, FOLLOW_US, PURGE_US, RECORD_US, MESSAGE_US = 10.0, 20.0, 35.0, 3.0, 1.0
-"""Time of the server, µs: a mark or a hit, asking for records, a purge, each record, a message to one worker."""
+"""Time of the server, µs: a mark or a hit, asking for records, a purge, each record, a message."""
 
 WORKER_BEAT_US, WORKER_RECORD_US = 150.0, 7.0
 """Time of a worker, µs: asking for records, and each that comes."""
@@ -95,7 +95,7 @@ class Size:
     index: float
     """Bytes of a worker's index, when the journal is full or everything was purged once."""
     begin: float
-    """Seconds for which the servers, together, are busy when all workers begin and fetch the whole journal."""
+    """Seconds for which all servers together are busy when all workers begin and fetch the whole journal."""
 
 
 @cache
@@ -185,7 +185,7 @@ RATES = (0.0, 1.0, 10.0, 100.0, 1000.0)
 
 
 def _choices() -> Iterator[tuple[str, Site, str]]:
-    """Each deployment, with near tiers and without, where the store is on a network or has none in the page."""
+    """Each deployment and its store; those on a network with near tiers and without."""
     for name, site in DEPLOYMENTS.items():
         for near in (False, True):
             if PRIMARIES[name] or near == site.near:

@@ -1,7 +1,7 @@
 """A site in virtual time: real caches, near tiers, journals and indexes; only the wire and the clock are not.
 
-Each worker is a `WSGICache` of its own on one `SharedServer`. Requests, purges, beats and restarts are events in
-the order of their instants; a request takes no time, so that nothing is collapsed.
+Each worker is a `WSGICache` of its own on one `SharedServer`. Requests, purges and beats are events in the
+order of their instants; a request takes no time, so that nothing is collapsed.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class VirtualSite:
         heapq.heappush(self._events, (self.clock() + after, self._order, do))
 
     def _purge(self) -> None:
-        """An editor changes a page, then purges it; not while the store is down, when the purge would raise."""
+        """An editor changes a page, then purges it; not while the store is down, where that would raise."""
         site = self.site
         self._at(self._dice.expovariate(site.purges), self._purge)
         if self.server.down:

@@ -1,6 +1,6 @@
 """Counts what goes over the wire to Redis, and the transactions of an LMDB file, in this process.
 
-The sockets of the store's connections are wrapped, so that every byte of a real exchange with a real server is
+The sockets of the store's connections are wrapped, so that every byte that goes to a real server and back is
 counted, with the commands in it. A round trip is a turn from sending to receiving.
 """
 
