@@ -14,11 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 STARTS_WITHIN = 20.0
+CLUSTER_BUS = 10_000  # so far above its port a node of a Redis Cluster talks to the others
 
 
 class Missing(Exception):
@@ -47,12 +50,17 @@ def program(name: str, package: str = "") -> str:
     return path
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens at."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
+def free_port(above: int = 0) -> int:
+    """A port of the loopback interface that nobody listens on; `above`: with another one so far above it."""
+    while True:
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            port: int = bound.getsockname()[1] - above
+            if above == 0:
+                return port
+            with socket.socket() as lower, suppress(OSError):
+                lower.bind(("127.0.0.1", port))
+                return port
 
 
 def pin(cores: Collection[int]) -> None:
@@ -101,6 +109,7 @@ def running(
     command: Callable[[int], Sequence[str]],
     cores: Collection[int] = (),
     environment: Mapping[str, str] | None = None,
+    above: int = 0,
 ) -> Iterator[Running]:
     """Run a server on a free port; another one where somebody else was quicker.
 
@@ -108,6 +117,7 @@ def running(
         command: the command line for a port.
         cores: processor cores that it may use; none given: all.
         environment: its environment; None: this process's.
+        above: so far above its port it needs another one.
 
     Raises:
         RuntimeError: it does not start; the message ends with what it said last.
@@ -119,7 +129,7 @@ def running(
 
     with tempfile.TemporaryFile() as said:
         for _ in range(5):
-            port = free_port()
+            port = free_port(above)
             words = command(port)
             process = subprocess.Popen(
                 words,
@@ -147,9 +157,52 @@ def redis_server() -> Iterator[str]:
     command = [program("redis-server"), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
     with (
         tempfile.TemporaryDirectory() as directory,
-        running(lambda port: [*command, "--dir", directory, "--port", str(port)]) as server,
+        running(partial(_at_port, [*command, "--dir", directory])) as server,
     ):
         yield f"redis://127.0.0.1:{server.port}"
+
+
+def _call(port: int, *words: str | int) -> Any:
+    import redis
+
+    with redis.Redis(port=port, decode_responses=True, socket_timeout=5) as client:
+        return client.execute_command(*words)
+
+
+def _at_port(words: Sequence[str], port: int) -> list[str]:
+    return [*words, "--port", str(port)]
+
+
+@contextmanager
+def redis_cluster(primaries: int = 3) -> Iterator[str]:
+    """The URL of a Redis Cluster without replicas that saves nothing."""
+    needs("redis")
+    command = [program("redis-server"), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
+    command += ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(primaries):
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            words = [*command, "--dir", directory]
+            server = stack.enter_context(running(partial(_at_port, words), above=CLUSTER_BUS))
+            ports.append(server.port)
+        for number, port in enumerate(ports):
+            slots = range(16384 * number // primaries, 16384 * (number + 1) // primaries)
+            _call(port, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            _call(port, "CLUSTER", "ADDSLOTS", *slots)
+            if number:
+                _call(port, "CLUSTER", "MEET", "127.0.0.1", ports[0])
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not all([_knows_all(port, primaries) for port in ports]):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the Redis Cluster did not come together")
+            time.sleep(0.05)
+        yield "redis+cluster://" + ",".join([f"127.0.0.1:{port}" for port in ports])
+
+
+def _knows_all(port: int, primaries: int) -> bool:
+    told = str(_call(port, "CLUSTER", "INFO"))
+    return "cluster_state:ok" in told and len(_call(port, "CLUSTER", "SLOTS")) == primaries
 
 
 @contextmanager

@@ -277,6 +277,21 @@ def test_negatives_have_a_small_quota_of_their_own():
     assert stats["bytes"] <= 200_000
 
 
+def test_a_crawler_pushes_out_no_page_that_visitors_read():
+    """Nobody but the crawler comes for a while, and the pages expire in between."""
+    site = Site(control("max-age=600", body=b"x" * 500), store="memory://?max_bytes=200kB")
+    pages = [f"/article/{number}" for number in range(60)]
+    for turn in range(2):
+        for url in pages:
+            site.fill(url)
+            assert site.ask(url).is_hit
+        for number in range(1000):
+            site.ask(f"/archive/{turn}/{number}")
+        assert all(site.ask(url).is_hit for url in pages)
+        site.clock.tick(700)
+    assert site.cache.store.stats()["bytes"] <= 200_000
+
+
 # --- 2: override ------------------------------------------------------------------------------------
 
 

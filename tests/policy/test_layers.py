@@ -21,7 +21,8 @@ LAYERS = {
         "cookiepass", "hints", "routes", "sitemap", "early",
     ],
     "2 stores": [
-        "forks", "stores", "stores.memory", "stores.sieve", "stores.memo", "stores.breaker", "stores.urls",
+        "forks", "stores", "stores.memory", "stores.budgets", "stores.segments", "stores.sieve",
+        "stores.memo", "stores.breaker", "stores.urls",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
         "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
         "stores.redissentinel",
@@ -322,7 +323,7 @@ def test_a_circle_is_noticed():
         ("engine", "import wsgicache.policy", ["policy"]),
         ("engine", "from wsgicache.stores import memory, Store", ["stores.memory", "stores"]),
         ("stores.memory", "from ..entry import Entry", ["entry"]),
-        ("stores.memory", "from .sieve import Sieve", ["stores.sieve"]),
+        ("stores.memory", "from .sieve import Slot", ["stores.sieve"]),
         ("stores", "from ..entry import Entry", ["entry"]),
         ("stores", "from .memory import MemoryStore", ["stores.memory"]),
         ("__init__", "from .cache import WSGICache", ["cache"]),

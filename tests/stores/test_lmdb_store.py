@@ -213,6 +213,25 @@ def test_negatives_have_a_budget_of_their_own(store):
     counts_agree(store)
 
 
+def test_floods_take_no_popular_page(store):
+    """Pages have what negatives do not use, and give it back when those come; the popular ones stay."""
+    popular = [f"/popular/{number}" for number in range(300)]
+    for key in popular:
+        put(store, key, b"x" * 4000)
+    store.get(popular)
+    for number in range(2500):
+        put(store, f"/once/{number}", b"x" * 4000)
+    full = store.stats()
+    assert (full["negative_bytes"], full["evicted"] > 1000) == (0, True)
+    for number in range(3000):
+        put(store, f"/scan/{number}", b"Not Found" * 50, status="404 Not Found", negative=True)
+    stats = store.stats()
+    assert 8_000_000 // 60 < stats["negative_bytes"] < 8_000_000 // 20
+    assert stats["bytes"] <= full["bytes"] + 16_384
+    assert all(store.get(popular)[0])
+    counts_agree(store)
+
+
 def test_what_is_over_goes_before_what_is_not(store, monkeypatch):
     for number in range(100):
         put(store, f"/old/{number}", b"x" * 10_000, keep=10 if number % 2 else 3600)

@@ -115,7 +115,7 @@ def test_a_slot_that_was_half_in_does_no_harm():
     store = MemoryStore()
     put(store)
     put(store, "/c")
-    store._main.remove(store.peek("/a"))
+    store._budgets.remove(store.peek("/a"))
     with HeldElsewhere(store._pool.lock):
         assert in_child(lambda: f"{use(store)} {store.stats()['bytes']}") == "[False, True] 0 0 1 0"
 

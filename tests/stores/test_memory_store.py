@@ -1,6 +1,7 @@
 """The memory store: always within its bytes, exact in its accounts, fair to what is popular."""
 
 import gc
+import random
 import threading
 from itertools import count
 
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from wsgicache.entry import Entry, Terms, Variants
 from wsgicache.journal import Kind, Purge
-from wsgicache.stores.memory import NEGATIVE_SHARE, MemoryStore
+from wsgicache.stores.budgets import NEGATIVE_SHARE
+from wsgicache.stores.memory import MemoryStore
 
 SMALLEST = 65536
 OK = Terms("200 OK", "f", 300, "ttl")
@@ -29,20 +31,22 @@ def assert_accounts(store):
     """What the store says of itself is what it holds, queue by queue."""
     slots = list(store._slots.values())
     queued = []
-    for sieve in (store._main, store._negative):
-        assert 0 <= sieve.bytes <= sieve.max_bytes
-        slot, held = sieve._oldest, 0
-        while slot is not None:
-            queued.append(slot)
-            held += slot.size
-            slot = slot.newer
-        assert held == sieve.bytes
+    for budget in (store._budgets.pages, store._budgets.negatives):
+        assert 0 <= budget.bytes <= budget.max_bytes
+        for queue in (budget.probation, budget.main):
+            slot, first = queue.oldest, len(queued)
+            while slot is not None:
+                assert slot.settled is (queue is budget.main)
+                queued.append(slot)
+                slot = slot.newer
+            held = [slot.size for slot in queued[first:]]
+            assert (sum(held), len(held)) == (queue.bytes, queue.count)
     assert sorted(map(id, queued)) == sorted(map(id, slots))
     assert all(slot.size >= slot.stored.size() for slot in slots)
     stats = store.stats()
     assert stats["entries"] == len(slots)
     assert stats["bytes"] == sum(slot.size for slot in slots) <= stats["max_bytes"]
-    assert stats["negative_bytes"] == store._negative.bytes
+    assert stats["negative_bytes"] == store._budgets.negatives.bytes
 
 
 KEYS = st.sampled_from([f"/{number}" for number in range(12)])
@@ -114,6 +118,49 @@ def test_what_is_popular_survives_a_scan_of_one_hit_wonders():
     assert_accounts(store)
 
 
+def test_a_crawler_at_night_takes_no_popular_page():
+    """After a day of visitors nobody comes but a crawler, which asks for a hundred times as much as fits."""
+    store = MemoryStore(1_000_000)
+    dice = random.Random(20)
+    for _ in range(60_000):
+        key = f"/page/{int(dice.paretovariate(0.4))}"
+        if store.get([key])[0][0] is None:
+            put(store, key, 1000)
+    popular = [f"/page/{number}" for number in range(1, 101)]
+    for number in range(50_000):
+        assert put(store, f"/once/{number}", 1000)
+    assert all(store.get(popular)[0])
+    assert_accounts(store)
+
+
+def test_popular_pages_that_are_made_anew_stay_popular():
+    """A page that expires is stored again, between two of its hits: it is no newcomer."""
+    store = MemoryStore(1_000_000)
+    popular = [f"/popular/{number}" for number in range(300)]
+    for key in popular:
+        put(store, key, 1000)
+    store.get(popular)
+    for turn in range(5):
+        for key in popular:
+            put(store, key, 1000 + turn)
+        for number in range(2000):
+            assert put(store, f"/once/{turn}/{number}", 1000)
+        assert all(stored is not None for stored in (store.peek(key) for key in popular))
+    assert_accounts(store)
+
+
+def test_popular_negatives_stay_among_those_that_a_scanner_asks_for():
+    store = MemoryStore(1_000_000)
+    asked = [f"/favicon-{number}.ico" for number in range(20)]
+    for key in asked:
+        put(store, key, 200, MISSING)
+    store.get(asked)
+    for number in range(10_000):
+        assert put(store, f"/wp-admin/{number}", 200, MISSING)
+    assert all(store.get(asked)[0])
+    assert_accounts(store)
+
+
 def test_what_nobody_asks_for_any_more_leaves():
     store = MemoryStore(1_000_000)
     old = [f"/old/{number}" for number in range(200)]
@@ -153,19 +200,48 @@ def test_negatives_have_a_budget_of_their_own():
     assert_accounts(store)
 
 
+def test_a_flood_of_negatives_takes_no_popular_page():
+    """What negatives do not use, pages may; what they take then, the newcomers among the pages give."""
+    store = MemoryStore(1_000_000)
+    popular = [f"/popular/{number}" for number in range(440)]
+    for key in popular:
+        put(store, key, 1000)
+    store.get(popular)
+    for number in range(2000):
+        put(store, f"/once/{number}", 1000)
+    assert store.stats()["bytes"] > 998_000  # there is no negative yet, so pages have all of it
+    for number in range(50_000):
+        assert put(store, f"/wp-admin/{number}", 200, MISSING)
+        assert store.stats()["bytes"] <= 1_000_000
+    assert all(store.get(popular)[0])
+    assert_accounts(store)
+
+
+def test_pages_get_back_what_negatives_gave_up():
+    store = MemoryStore(1_000_000)
+    for number in range(1000):
+        put(store, f"/no/{number}", 200, MISSING)
+    for number in range(1000):
+        store.delete(f"/no/{number}")
+    for number in range(1000):
+        put(store, f"/page/{number}", 1000)
+    assert store.stats()["bytes"] > 998_000
+    assert_accounts(store)
+
+
 def test_a_page_that_goes_and_comes_back_changes_its_budget():
     store = MemoryStore(SMALLEST)
     put(store, size=500)
-    assert (store._main.bytes > 500, store._negative.bytes) == (True, 0)
+    assert (store._budgets.pages.bytes > 500, store._budgets.negatives.bytes) == (True, 0)
     put(store, size=500, terms=MISSING)
-    assert (store._main.bytes, store._negative.bytes > 500) == (0, True)
+    assert (store._budgets.pages.bytes, store._budgets.negatives.bytes > 500) == (0, True)
     put(store, size=500)
-    assert (store._main.bytes > 500, store._negative.bytes) == (True, 0)
+    assert (store._budgets.pages.bytes > 500, store._budgets.negatives.bytes) == (True, 0)
     store.delete("/a")
-    assert (store._main.bytes, store._negative.bytes) == (0, 0)
+    assert (store._budgets.pages.bytes, store._budgets.negatives.bytes) == (0, 0)
 
 
-@pytest.mark.parametrize(("terms", "share"), [(OK, 1 - 1 / NEGATIVE_SHARE), (MISSING, 1 / NEGATIVE_SHARE)])
+@pytest.mark.parametrize(("terms", "share"), [(OK, 1), (MISSING, 1 / NEGATIVE_SHARE)])
 def test_one_entry_takes_half_of_its_budget_at_most(terms, share):
     store = MemoryStore(1_000_000)
     assert put(store, "/small", 10, terms)

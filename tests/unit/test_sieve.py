@@ -1,5 +1,7 @@
 """SIEVE: the queue against a plain model, what leaves and what stays."""
 
+from itertools import takewhile
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,7 @@ def slot(key, size=1):
 class Model:
     """SIEVE as its paper draws it, over a list: the oldest first, a hand that walks towards the young."""
 
-    def __init__(self, max_bytes):
-        self.max_bytes = max_bytes
+    def __init__(self):
         self.queue = []
         self.hand = None
 
@@ -32,22 +33,27 @@ class Model:
             self.hand = self.queue[at + 1] if at + 1 < len(self.queue) else None
         del self.queue[at]
 
-    def make_room(self, size):
-        gone = []
-        while self.queue and self.bytes + size > self.max_bytes:
-            item = self.hand or self.queue[0]
-            while item.visited:
-                item.visited = False
-                item = self.queue[(self.queue.index(item) + 1) % len(self.queue)]
-            self.hand = item
-            self.remove(item)
-            gone.append(item)
-        return gone
+    def evict(self):
+        if not self.queue:
+            return None
+        item = self.hand or self.queue[0]
+        while item.visited:
+            item.visited = False
+            item = self.queue[(self.queue.index(item) + 1) % len(self.queue)]
+        self.hand = item
+        self.remove(item)
+        return item
+
+
+def evicted(sieve, count):
+    """The keys of so many that leave, or of all."""
+    leaving = takewhile(lambda one: one is not None, (sieve.evict() for _ in range(count)))
+    return [one.key for one in leaving]
 
 
 def queue_of(sieve):
     """The slots from old to young, and the links backwards agree."""
-    found, item = [], sieve._oldest
+    found, item = [], sieve.oldest
     while item is not None:
         found.append(item)
         assert item.newer is None or item.newer.older is item
@@ -61,6 +67,7 @@ STEPS = st.lists(
         st.tuples(st.just("add"), st.integers(1, 30)),
         st.tuples(st.just("visit"), st.integers(0, 50)),
         st.tuples(st.just("remove"), st.integers(0, 50)),
+        st.tuples(st.just("evict"), st.integers(0, 3)),
         st.tuples(st.just("clear"), st.just(0)),
     ),
     max_size=60,
@@ -69,20 +76,20 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_it_does_what_the_paper_says(steps):
-    sieve, model = Sieve(100), Model(100)
+    sieve, model = Sieve(), Model()
     twins = {}  # the model's slot for each of ours, and back, since both set flags
     for number, (step, value) in enumerate(steps):
         ours = queue_of(sieve)
         if step == "add":
-            gone = [item.key for item in sieve.make_room(value)]
-            assert gone == [item.key for item in model.make_room(value)]
             mine, theirs = slot(str(number), value), slot(str(number), value)
             sieve.add(mine)
             model.add(theirs)
             twins[mine.key] = theirs
         elif step == "clear":
             sieve.clear()
-            model = Model(100)
+            model = Model()
+        elif step == "evict":
+            assert evicted(sieve, value) == evicted(model, value)
         elif ours:
             chosen = ours[value % len(ours)]
             if step == "visit":
@@ -91,68 +98,67 @@ def test_it_does_what_the_paper_says(steps):
                 sieve.remove(chosen)
                 model.remove(twins[chosen.key])
         assert [item.key for item in queue_of(sieve)] == [item.key for item in model.queue]
-        assert sieve.bytes == model.bytes <= 100
+        assert (sieve.bytes, sieve.count) == (model.bytes, len(model.queue))
 
 
 def test_the_first_that_nobody_asked_for_goes():
-    sieve = Sieve(3)
+    sieve = Sieve()
     slots = [slot(name) for name in "abc"]
     for one in slots:
         sieve.add(one)
     slots[0].visited = True
-    assert [gone.key for gone in sieve.make_room(1)] == ["b"]
+    assert evicted(sieve, 1) == ["b"]
     assert not slots[0].visited
     assert [one.key for one in queue_of(sieve)] == ["a", "c"]
 
 
 def test_where_all_were_asked_for_the_oldest_goes_not_the_newcomer():
-    sieve = Sieve(3)
+    sieve = Sieve()
     slots = [slot(name) for name in "abc"]
     for one in slots:
         sieve.add(one)
         one.visited = True
-    assert [gone.key for gone in sieve.make_room(1)] == ["a"]
+    assert evicted(sieve, 1) == ["a"]
     sieve.add(slot("d"))
     assert [one.key for one in queue_of(sieve)] == ["b", "c", "d"]
 
 
 def test_the_hand_goes_on_where_it_stopped():
-    sieve = Sieve(4)
+    sieve = Sieve()
     slots = {name: slot(name) for name in "abcd"}
     for one in slots.values():
         sieve.add(one)
     slots["a"].visited = True
-    assert [gone.key for gone in sieve.make_room(1)] == ["b"]
+    assert evicted(sieve, 1) == ["b"]
     sieve.add(slot("e"))
-    assert [gone.key for gone in sieve.make_room(1)] == ["c"]  # not a, whose flag is gone
+    assert evicted(sieve, 1) == ["c"]  # not a, whose flag is gone
 
 
 def test_the_hand_leaves_a_slot_that_is_removed():
-    sieve = Sieve(4)
+    sieve = Sieve()
     slots = {name: slot(name) for name in "abcd"}
     for one in slots.values():
         sieve.add(one)
     slots["a"].visited = True
-    list(sieve.make_room(1))  # b goes; the hand stands at c
+    sieve.evict()  # b goes; the hand stands at c
     sieve.remove(slots["c"])
     sieve.add(slot("e"))
     sieve.add(slot("f"))
-    assert [gone.key for gone in sieve.make_room(1)] == ["d"]
+    assert evicted(sieve, 1) == ["d"]
 
 
-@pytest.mark.parametrize("size", [2, 5])
-def test_one_large_slot_makes_as_many_small_ones_go_as_it_takes(size):
-    sieve = Sieve(5)
-    for name in "abcde":
-        sieve.add(slot(name))
-    assert len(list(sieve.make_room(size))) == size
-    assert sieve.bytes == 5 - size
-
-
-def test_room_for_more_than_there_is_empties_the_queue_and_ends():
-    sieve = Sieve(5)
+def test_an_empty_queue_evicts_nothing():
+    sieve = Sieve()
     for name in "ab":
         sieve.add(slot(name))
-    assert [gone.key for gone in sieve.make_room(50)] == ["a", "b"]
-    assert (sieve.bytes, queue_of(sieve)) == (0, [])
-    assert list(sieve.make_room(50)) == []
+    assert evicted(sieve, 5) == ["a", "b"]
+    assert (sieve.bytes, sieve.count, queue_of(sieve)) == (0, 0, [])
+    assert sieve.evict() is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**40])
+def test_size_and_place_share_a_number(size):
+    one = slot("a", size)
+    for settled in (False, True, True, False):
+        one.settled = settled
+        assert (one.size, one.settled) == (size, settled)

@@ -12,14 +12,12 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
-from ..entry import Entry, Stored
-from .sieve import Sieve, Slot
-
-_NEGATIVE_SHARE: Final = 20
-"""Negatives get one part in this many of `max_bytes`, as in the memory store."""
+from ..entry import Stored
+from .budgets import Budgets
+from .sieve import Slot
 
 _LARGEST: Final = 8
-"""What is larger than one part in this many of `max_bytes` is not kept, nor what takes half its budget."""
+"""What is larger than one part in this many of `max_bytes` is not kept, nor what takes half of its budget."""
 
 _SLOT_BYTES: Final = 380
 _KEY_BYTES: Final = 64
@@ -37,7 +35,7 @@ class NearSlot(Slot):
 
 
 class CopyPool:
-    """What the namespaces of one near tier share: the lock, the budgets, the count of evictions.
+    """What the namespaces of one near tier share: the lock and the budgets.
 
     Args:
         max_bytes: what all copies may take.
@@ -51,15 +49,8 @@ class CopyPool:
             raise ValueError(f"near = {max_bytes} is too small; give at least 65536 (64KiB)")
         self.max_bytes: Final = max_bytes
         self.lock = threading.Lock()
-        self.main: Final = Sieve(max_bytes - max_bytes // _NEGATIVE_SHARE)
-        self.negative: Final = Sieve(max_bytes // _NEGATIVE_SHARE)
-        self.evicted = 0
+        self.budgets: Final = Budgets(max_bytes)
         self.rooms: Final[weakref.WeakSet[Copies]] = weakref.WeakSet()
-
-    def sieve_of(self, stored: Stored) -> Sieve:
-        """The budget that something belongs to."""
-        negative = isinstance(stored, Entry) and stored.terms.negative
-        return self.negative if negative else self.main
 
     def after_fork(self) -> None:
         """In a forked child: no thread holds the lock any more; what it was changing cannot be trusted."""
@@ -68,8 +59,7 @@ class CopyPool:
         if held:
             for room in list(self.rooms):
                 room.slots.clear()
-            self.main.clear()
-            self.negative.clear()
+            self.budgets.clear()
 
 
 class Copies:
@@ -115,28 +105,24 @@ class Copies:
     def _replace(self, key: str, stored: Stored | None, until: float) -> None:
         old = self.slots.pop(key, None)
         if old is not None:
-            self._pool.sieve_of(old.stored).remove(old)
+            self._pool.budgets.remove(old)
         if stored is None:
             return
         size = stored.size() + _SLOT_BYTES
         if len(key) != len(stored.key):
             size += _KEY_BYTES + len(key)
-        sieve = self._pool.sieve_of(stored)
-        if size > min(self._pool.max_bytes // _LARGEST, sieve.max_bytes // 2):
+        budgets = self._pool.budgets
+        if size > min(budgets.max_bytes // _LARGEST, budgets.largest(stored)):
             return
-        for gone in sieve.make_room(size):
-            self._pool.evicted += 1
-            gone.home.pop(gone.key, None)
         slot = NearSlot(self.slots, key, stored, size, until)
-        slot.visited = old is not None and old.visited  # the same page, asked for as often as before
         self.slots[key] = slot
-        sieve.add(slot)
+        budgets.add(slot, old)
 
     def flush(self) -> None:
         """Forget everything, also what is under way."""
         with self._pool.lock:
             for slot in list(self.slots.values()):
-                self._pool.sieve_of(slot.stored).remove(slot)
+                self._pool.budgets.remove(slot)
             self.slots.clear()
             self._written = [count + 1 for count in self._written]
 
@@ -146,9 +132,9 @@ class Copies:
     @property
     def bytes(self) -> int:
         """What all copies of the pool take."""
-        return self._pool.main.bytes + self._pool.negative.bytes
+        return self._pool.budgets.bytes
 
     @property
     def evicted(self) -> int:
         """How many copies of the pool had to make room for others."""
-        return self._pool.evicted
+        return self._pool.budgets.evicted

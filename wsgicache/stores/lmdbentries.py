@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ..codec import DecodeError
+from .budgets import NEGATIVE_SHARE
 from .lmdbfile import Outgrown
 from .lmdbhandle import Handle
 from .lmdbrecords import (
@@ -28,9 +29,6 @@ from .lmdbrecords import (
     room_name,
 )
 
-NEGATIVE_SHARE: Final = 20
-"""Negatives get one part in this many of the room for entries."""
-
 _FILLED: Final = 0.75
 """How much of the file entries and journal may take. The rest is for pages that a change frees and cannot
 use again at once."""
@@ -39,7 +37,7 @@ _HOUSEKEEPING: Final = 4
 _MOST: Final = 256
 """How many entries one transaction takes away for another: enough, unless the file was made smaller."""
 
-_PATIENCE: Final = 128
+_PATIENCE: Final = 1000
 """How many popular entries the hand may pass in one transaction before it takes one all the same."""
 
 
@@ -80,10 +78,9 @@ class Work:
     # --- entries -----------------------------------------------------------------------------------
 
     def limit(self, negative: bool) -> int:
-        """What entries of a kind may take."""
+        """What entries of a kind may take: negatives a small part, pages what those do not use."""
         whole = max(0, int(self.handle.map_size * _FILLED) - self.totals.journal)
-        share = whole // NEGATIVE_SHARE
-        return share if negative else whole - share
+        return whole // NEGATIVE_SHARE if negative else whole - self.totals.used[True]
 
     @property
     def is_crowded(self) -> bool:
@@ -159,10 +156,19 @@ class Work:
         for _ in range(_HOUSEKEEPING):
             if not self._expire(now):
                 break
-        used, limit = self.totals.used, self.limit(negative)
         for _ in range(_MOST):
-            if used[negative] + cost <= limit or not (self._expire(now) or self._evict(negative)):
+            crowded = self._crowded(cost, negative)
+            if crowded is None or not (self._expire(now) or self._evict(crowded)):
                 return
+
+    def _crowded(self, cost: int, negative: bool) -> bool | None:
+        """Which kind of entries has to make room for one of this cost; None: it fits."""
+        used = self.totals.used
+        if used[negative] + cost > self.limit(negative):
+            return negative
+        if negative and used[False] + cost > self.limit(False):
+            return False
+        return None
 
     def shrink(self, wanted: int, most: int, now: float) -> int:
         """Free so many bytes, whatever the limits say; at most so many entries. Returns what it freed."""

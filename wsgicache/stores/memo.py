@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from ..entry import Stored
 from ..forks import in_child
-from .sieve import Sieve, Slot
+from .segments import Segments
+from .sieve import Slot
 
 _SLOT_BYTES: Final = 500
 _LARGEST: Final = 8
@@ -55,7 +56,7 @@ class Memo:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._slots: dict[str, Slot] = {}
-        self._sieve = Sieve(self._max_bytes)
+        self._budget = Segments(self._max_bytes)
         self.peek: Callable[[str], Slot | None] = self._slots.get
         """What this process has decoded of a key: no lock, no call into Python."""
 
@@ -71,14 +72,13 @@ class Memo:
         """Remember what these bytes were decoded to, in place of what was known of the key."""
         size = stored.size() + len(raw) + _SLOT_BYTES
         with self._lock:
-            self._drop(key)
+            old = self._drop(key)
             if size > self._max_bytes // _LARGEST:
                 return
-            for slot in self._sieve.make_room(size):
-                self._slots.pop(slot.key, None)
             slot = MemoSlot(self._slots, key, stored, size, name, raw)
             self._slots[key] = slot
-            self._sieve.add(slot)
+            for gone in self._budget.add(slot, old):
+                self._slots.pop(gone.key, None)
 
     def forget(self, key: str) -> None:
         """A key holds something else now, or nothing."""
@@ -86,21 +86,22 @@ class Memo:
             with self._lock:
                 self._drop(key)
 
-    def _drop(self, key: str) -> None:
+    def _drop(self, key: str) -> Slot | None:
         slot = self._slots.pop(key, None)
         if slot is not None:
-            self._sieve.remove(slot)
+            self._budget.remove(slot)
+        return slot
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._slots.clear()
-            self._sieve.clear()
+            self._budget.clear()
 
     @property
     def bytes(self) -> int:
         """What is kept, in bytes."""
-        return self._sieve.bytes
+        return self._budget.bytes
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -111,7 +112,7 @@ class Memo:
         self._lock = threading.Lock()
         if held:  # what was being changed cannot be trusted
             self._slots.clear()
-            self._sieve.clear()
+            self._budget.clear()
 
 
 _memos: Final[weakref.WeakSet[Memo]] = weakref.WeakSet()

@@ -2,7 +2,8 @@
 
 A hit reads the dictionary and sets a flag, without the lock; everything that changes the store takes it.
 Negative answers (404 and the like) have a small budget of their own, so that a scan for pages that do not
-exist cannot push out those that do.
+exist cannot push out those that do (`budgets`); within each budget, what is asked for once cannot push out
+what is asked for often (`segments`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from ..forks import in_child
 from ..journal import Journal, Mark, Purge, Snapshot
 from ..options import read_bytes
 from . import StoreOptions
-from .sieve import Sieve, Slot
-
-NEGATIVE_SHARE: Final = 20
-"""Negatives get one part in this many of `max_bytes`."""
+from .budgets import Budgets
+from .sieve import Slot
 
 _SLOT_BYTES: Final = 410
 """A slot, its place in the dictionary, and what a hit adds: an ETag of ours, the ready head."""
@@ -35,13 +34,11 @@ _KEY_BYTES: Final = 64
 
 
 class _Pool:
-    """What the namespaces of one memory store share: the lock, the budgets, the count of evictions."""
+    """What the namespaces of one memory store share: the lock, the budgets, the numbers of leases."""
 
     def __init__(self, max_bytes: int) -> None:
         self.lock = threading.Lock()
-        self.main = Sieve(max_bytes - max_bytes // NEGATIVE_SHARE)
-        self.negative = Sieve(max_bytes // NEGATIVE_SHARE)
-        self.evicted = 0
+        self.budgets: Final = Budgets(max_bytes)
         self.tokens = 0
         self.rooms: dict[str, MemoryStore] = {}
         _pools.add(self)
@@ -53,8 +50,7 @@ class _Pool:
         if held:
             for store in list(self.rooms.values()):
                 store.clear()
-            self.main.clear()
-            self.negative.clear()
+            self.budgets.clear()
 
 
 class MemoryStore:
@@ -77,7 +73,7 @@ class MemoryStore:
 
     def _furnish(self, pool: _Pool, namespace: str, journal_limit: int) -> None:
         self._pool = pool
-        self._main, self._negative = pool.main, pool.negative
+        self._budgets = pool.budgets
         self._slots: dict[str, Slot] = {}
         self._journal_limit = journal_limit
         self._journal = Journal(journal_limit)
@@ -126,7 +122,6 @@ class MemoryStore:
         if len(key) != len(stored.key):
             size += _KEY_BYTES + len(key)
         slot = Slot(self._slots, key, stored, size, token)
-        sieve = self._sieve_of(stored)
         with self._pool.lock:
             old = self._slots.get(key)
             if isinstance(stored, Entry) and stored.born.epoch != self.mark.epoch:
@@ -135,12 +130,10 @@ class MemoryStore:
                 if self._refuses(old, stored, token):
                     return False
                 self._drop(old)
-            if slot.size > sieve.max_bytes // 2:
+            if size > self._budgets.largest(stored):
                 return False
-            if sieve.bytes + slot.size > sieve.max_bytes:
-                self._make_room(sieve, slot.size)
             self._slots[key] = slot
-            sieve.add(slot)
+            self._budgets.add(slot, old)
             return True
 
     def _refuses(self, old: Slot, stored: Stored, token: int) -> bool:
@@ -150,18 +143,9 @@ class MemoryStore:
             return False
         return old.stored.born.seq > stored.born.seq or 0 < token < old.token
 
-    def _sieve_of(self, stored: Stored) -> Sieve:
-        negative = isinstance(stored, Entry) and stored.terms.negative
-        return self._negative if negative else self._main
-
-    def _make_room(self, sieve: Sieve, size: int) -> None:
-        for slot in sieve.make_room(size):
-            self._pool.evicted += 1
-            slot.home.pop(slot.key, None)
-
     def _drop(self, slot: Slot) -> None:
         del self._slots[slot.key]
-        self._sieve_of(slot.stored).remove(slot)
+        self._budgets.remove(slot)
 
     def delete(self, key: str, only: Stored | None = None) -> bool:
         """Forget a key, or only while it holds this very object."""
@@ -256,10 +240,10 @@ class MemoryStore:
         with self._pool.lock:
             return {
                 "entries": len(self._slots),
-                "bytes": self._main.bytes + self._negative.bytes,
-                "max_bytes": self._main.max_bytes + self._negative.max_bytes,
-                "negative_bytes": self._negative.bytes,
-                "evicted": self._pool.evicted,
+                "bytes": self._budgets.bytes,
+                "max_bytes": self._budgets.max_bytes,
+                "negative_bytes": self._budgets.negatives.bytes,
+                "evicted": self._budgets.evicted,
                 "purges": self.mark.seq,
             }
 

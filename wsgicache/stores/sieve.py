@@ -7,8 +7,6 @@ nobody asks for twice leaves quickly; what is popular is never moved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ..entry import Stored
 from ..ready import Ready, ReadyVariants
 
@@ -17,16 +15,17 @@ class Slot:
     """A place in the queue: what is stored, the visited flag, and what the hit path needs.
 
     `home` is the dictionary that it is found in. `stamp` is the engine's stamp under which `ready` was last
-    found valid; the engine sets both.
+    found valid; the engine sets both. `size`, in bytes, and `settled`, which says in which of two queues it
+    stands (`wsgicache.stores.segments`), are one number: a field more would be paid for by every entry.
     """
 
-    __slots__ = ("home", "key", "newer", "older", "ready", "size", "stamp", "stored", "token", "visited")
+    __slots__ = ("home", "key", "newer", "older", "ready", "stamp", "stored", "token", "visited", "weight")
 
     def __init__(self, home: dict[str, Slot], key: str, stored: Stored, size: int, token: int) -> None:
         self.home = home
         self.key = key
         self.stored = stored
-        self.size = size
+        self.weight = 2 * size
         self.token = token
         self.visited = False
         self.stamp: object = None
@@ -34,16 +33,29 @@ class Slot:
         self.newer: Slot | None = None
         self.older: Slot | None = None
 
+    @property
+    def size(self) -> int:
+        """What it takes, in bytes."""
+        return self.weight >> 1
 
-class Sieve:
-    """The queue of one budget. Not thread-safe: the store that owns it locks; only flags are shared."""
+    @property
+    def settled(self) -> bool:
+        """Whether it is past its probation."""
+        return self.weight & 1 == 1
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    @settled.setter
+    def settled(self, settled: bool) -> None:
+        self.weight = self.weight & ~1 | settled
+
+
+class Queue:
+    """Slots from old to young. Not thread-safe: the store that owns it locks; only flags are shared."""
+
+    def __init__(self) -> None:
         self.bytes = 0
+        self.count = 0
+        self.oldest: Slot | None = None
         self._newest: Slot | None = None
-        self._oldest: Slot | None = None
-        self._hand: Slot | None = None
 
     def add(self, slot: Slot) -> None:
         """Enter at the young end."""
@@ -52,14 +64,13 @@ class Sieve:
         if self._newest is not None:
             self._newest.newer = slot
         self._newest = slot
-        if self._oldest is None:
-            self._oldest = slot
-        self.bytes += slot.size
+        if self.oldest is None:
+            self.oldest = slot
+        self.bytes += slot.weight >> 1
+        self.count += 1
 
     def remove(self, slot: Slot) -> None:
         """Leave, wherever it stands."""
-        if self._hand is slot:
-            self._hand = slot.newer
         if slot.newer is not None:
             slot.newer.older = slot.older
         else:
@@ -67,28 +78,42 @@ class Sieve:
         if slot.older is not None:
             slot.older.newer = slot.newer
         else:
-            self._oldest = slot.newer
+            self.oldest = slot.newer
         slot.newer = slot.older = None
-        self.bytes -= slot.size
-
-    def make_room(self, size: int) -> Iterator[Slot]:
-        """Remove slots until `size` more bytes fit, and say which.
-
-        Called before the newcomer enters: nobody can have asked for it yet, so the hand would take it
-        whenever all others are popular, and no new page could ever get in.
-        """
-        while self.bytes + size > self.max_bytes:
-            slot = self._hand or self._oldest
-            while slot is not None and slot.visited:
-                slot.visited = False
-                slot = slot.newer or self._oldest
-            if slot is None:
-                return
-            self._hand = slot
-            self.remove(slot)
-            yield slot
+        self.bytes -= slot.weight >> 1
+        self.count -= 1
 
     def clear(self) -> None:
         """Forget everything."""
-        self.bytes = 0
-        self._newest = self._oldest = self._hand = None
+        self.bytes = self.count = 0
+        self.oldest = self._newest = None
+
+
+class Sieve(Queue):
+    """A queue with a hand that says who leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hand: Slot | None = None
+
+    def remove(self, slot: Slot) -> None:
+        """Leave, wherever it stands; the hand does not stay behind."""
+        if self._hand is slot:
+            self._hand = slot.newer
+        Queue.remove(self, slot)
+
+    def evict(self) -> Slot | None:
+        """Remove the first slot from the hand on that was not visited, and say which; None: it is empty."""
+        slot = self._hand or self.oldest
+        while slot is not None and slot.visited:
+            slot.visited = False
+            slot = slot.newer or self.oldest
+        if slot is not None:
+            self._hand = slot
+            self.remove(slot)
+        return slot
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self._hand = None
