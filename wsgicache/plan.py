@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from .fields import accept_encoding, accept_language
-from .key import COOKIE_FIELD, Normaliser, environ_name
+from .encode import STEERING
+from .fields import accept_encoding, accept_language, preferred_coding
+from .key import CODING_FIELD, COOKIE_FIELD, Normaliser, environ_name
 from .options import Settings
 from .profile import PROFILES, Profile, QueryMode
 from .rules import Rule, RuleSet, fingerprint
@@ -66,6 +68,7 @@ class Plan:
     strip_set_cookie: bool
     store_tokens: bool
     drop_fields: frozenset[str]
+    encode: tuple[str, ...]
     steering_fields: tuple[str, ...]
     timed_fields: frozenset[str]
     normalisers: Mapping[str, Normaliser]
@@ -110,8 +113,9 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
     rule_ttl = options.get("ttl")
     cookies = options.get("cookies")
     named = () if cookies == "ignore" else cookies
+    encode = () if named else chosen("encode", settings.encode)  # what cookies select is not everybody's
     normalisers = normalisers_for(settings, profile)
-    shaping = (default_ttl, settings.harmless_cookies, settings.lookup_cookies, settings.languages)
+    shaping = (default_ttl, settings.harmless_cookies, settings.lookup_cookies, settings.languages, encode)
     return Plan(
         label=rule.label if rule is not None else None,
         fingerprint=fingerprint(profile, rule, (*shaping, settings.drop_fields)),
@@ -136,9 +140,10 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         store_tokens=chosen("store_tokens", False),
         drop_fields=frozenset(settings.consume_fields)
         | frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
-        steering_fields=(*STEERING_FIELDS, *settings.targeted_fields),
+        encode=encode,
+        steering_fields=(*STEERING_FIELDS, *settings.targeted_fields, *(STEERING if encode else ())),
         timed_fields=TIMED_FIELDS | {"last-modified"} if profile.heuristics else TIMED_FIELDS,
-        normalisers=normalisers,
+        normalisers={**normalisers, CODING_FIELD: partial(preferred_coding, codings=encode)},
         normal_forms=tuple([(environ_name(field), form) for field, form in normalisers.items()]),
     )
 
