@@ -373,11 +373,11 @@ class Fill:
     def _varying(self, terms: Terms, body: bytes) -> tuple[str, ...]:
         """By what the page varies: this answer, and those before it. Forms need a body that is long enough,
         which may be known only now; beside other variants that have forms it varies by the coding too."""
-        names, plan = set(terms.varying), self.admission.plan
+        names, plan, head = set(terms.varying), self.admission.plan, self.head
         if CODING_FIELD in names and not long_enough(len(body), plan.settings.encode_min_bytes):
             names.discard(CODING_FIELD)
-            if self.head is not None:
-                self.head.headers = without_vary(self.head.headers)
+            if head is not None:
+                head.headers = without_vary(head.headers)
         if self.found.variants is not None:
             names.update(self.found.variants.fields)
         return tuple(sorted(names if plan.encode else names - {CODING_FIELD}))

@@ -59,9 +59,8 @@ class Middleware:
     """
 
     def __init__(self, app: App, engine: Engine) -> None:
-        self.app: Final = app
-        self._ask = knowing_no_forms(app) if any([plan.encode for plan in engine.plans]) else app
         self.engine = engine
+        self.app = app
         settings = engine.settings
         self._queue = Queue(engine)
         self._enabled = settings.enabled
@@ -77,6 +76,16 @@ class Middleware:
         )
         self._methods_alike = all([rule.options["methods"] is None for rule in engine.rules])
         self._warned_of_processes = engine.peek is None or engine.shared
+
+    @property
+    def app(self) -> App:
+        """The wrapped app; another one may take its place."""
+        return self._app
+
+    @app.setter
+    def app(self, app: App) -> None:
+        self._app = app
+        self._ask = knowing_no_forms(app) if any([plan.encode for plan in self.engine.plans]) else app
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request: the hit path.
