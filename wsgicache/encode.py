@@ -221,12 +221,11 @@ def _values_with(plain: Entry, coding: str) -> tuple[str | None, ...]:
 
 
 def is_form_of(form: Entry, plain: Entry) -> bool:
-    """Whether a form was made of this very page, not of one that it replaced."""
-    coding = coding_of(form)
-    if coding is None or (form.born, form.since) != (plain.born, plain.since):
+    """Whether a form was made of this very page, not of one that it replaced, by whatever library."""
+    if not is_form(form) or (form.born, form.since) != (plain.born, plain.since):
         return False
-    tag = with_etag(plain).etag
-    return form.etag in (tag, form_tag(tag, coding))
+    made, tag = form.etag, with_etag(plain).etag
+    return made == tag or (made is not None and page_tags(made) == tag)
 
 
 def client_has_form(etag: str | None, coding: str, if_none_match: str | None) -> str | None:

@@ -17,7 +17,7 @@ from .early import cost_of, shortened
 from .encode import client_has_form, coding_of, is_form, long_enough, with_tag, with_vary, without_vary
 from .engine import Engine, Found
 from .entry import Entry, Headers, Terms, intern_terms, make_etag
-from .fields import IDENTITY, REFUSING, http_date, parse_etag
+from .fields import http_date, parse_etag
 from .head import Head
 from .hints import IGNORE, Hints
 from .journal import Verdict
@@ -481,8 +481,8 @@ class Fill:
         terms, head = self.settlement.terms, self.head
         if terms is None or head is None or CODING_FIELD not in terms.varying:
             return None
-        coding = (self.admission.value_of(CODING_FIELD) or "").lstrip(REFUSING)
-        if coding in ("", IDENTITY):
+        coding = self.admission.wanted_form
+        if coding is None:
             return None
         tag = client_has_form(etag, coding, self.admission.facts.if_none_match)
         return None if tag is None else not_modified_answer(with_tag(head.headers, tag))

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .answer import Answer, answer, not_modified_answer
-from .encode import LARGEST, client_has_form, is_form_of, make_form, with_tag
-from .entry import Entry, Variants
+from .encode import LARGEST, client_has_form, coding_of, is_form, is_form_of, make_form, with_tag
+from .entry import Entry, Variants, with_etag
 from .follow import Follower
 from .head import Head
 from .journal import Verdict
@@ -55,30 +55,36 @@ class Forms:
 
         A client that has the form already is told so, although nobody made it again.
         """
+        if admission.refuses_plain:
+            return answer(self._at_once(entry, admission), admission.facts)
         coding = admission.missing_form(entry)
         if coding is None or entry.terms.code != 200:
             return answer(entry, admission.facts)
-        if admission.refuses_plain:
-            return answer(self._at_once(entry, coding), admission.facts)
         tag = client_has_form(entry.etag, coding, admission.facts.if_none_match)
         if tag is not None:
             return not_modified_answer(with_tag(entry.headers, tag))
         return answer(entry, admission.facts)
 
-    def _at_once(self, plain: Entry, coding: str) -> Entry:
+    def _at_once(self, entry: Entry, admission: Admission) -> Entry:
         """A form for a client that accepts nothing else, kept where others would want it too."""
-        if not can_be_coded(plain):
-            return plain
-        fields = _fields(plain)
-        self.make(plain, coding)
-        return make_form(plain, coding, fields, anyhow=True)
+        coding, fields = admission.wanted_form, _fields(entry)
+        if (
+            coding is None
+            or coding_of(entry) is None
+            or "content-encoding" in fields
+            or not can_be_coded(entry)
+        ):
+            return entry
+        if not is_form(entry):
+            self.make(entry, coding)
+        return make_form(entry, coding, fields, anyhow=True)
 
     # --- making ------------------------------------------------------------------------------------
 
     def make(self, plain: Entry, coding: str) -> bool:
         """Make a form of a stored page and store it, unless it is there.
 
-        Returns whether it is there now; where it is not it may be tried again, but not at once.
+        Returns False where the store failed or did not take it, so that it is not tried again at once.
         """
         try:
             return self._make(plain, coding)
@@ -91,22 +97,19 @@ class Forms:
         page, place = _places(plain, coding)
         (record, stored, known), _ = follower.get([plain.key, page, place])
         if not isinstance(record, Variants) or record.fields != plain.terms.varying:
-            return False  # the page varies by something else now
-        if isinstance(known, Entry) and is_form_of(known, plain):
+            return True  # the page varies by something else now
+        if not _is_page(stored, plain) or (isinstance(known, Entry) and is_form_of(known, plain)):
             return True
-        if not _is_page(stored, plain):
-            return False
         form = make_form(plain, coding, _fields(plain))
         follower.follow_now(plain.key)
         if follower.verdict(form) is not Verdict.VALID:
-            return False
+            return True
         if not follower.store.set(place, form, form.keep_until):
             return False
         self._note(form, place, follower.store)
         (stored,), _ = follower.get([page])
         if not _is_page(stored, plain):
             follower.store.delete(place, form)
-            return False
         return True
 
     # --- taking back -------------------------------------------------------------------------------
@@ -144,6 +147,7 @@ def _is_page(stored: object, plain: Entry) -> bool:
         isinstance(stored, Entry)
         and (stored.born, stored.since) == (plain.born, plain.since)
         and stored.body == plain.body
+        and with_etag(stored).headers == with_etag(plain).headers
     )
 
 

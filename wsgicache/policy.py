@@ -159,15 +159,18 @@ class Admission:
         normalise = self.plan.normalisers.get(field)
         return value if normalise is None else normalise(value)
 
+    @property
+    def wanted_form(self) -> str | None:
+        """The coding that this client would best have a page in that has forms; None: as the app gave it."""
+        coding = (self.value_of(CODING_FIELD) or "").lstrip(REFUSING)
+        return None if coding in ("", IDENTITY) else coding
+
     def missing_form(self, entry: Entry) -> str | None:
-        """The coding that this request wants a page in which is at hand as the app gave it only.
+        """The coding that this client would best have a page in which is at hand as the app gave it only.
 
         None where the page is what it wants, or has no forms.
         """
-        if coding_of(entry) != IDENTITY:
-            return None
-        wanted = (self.value_of(CODING_FIELD) or "").lstrip(REFUSING)
-        return None if wanted in ("", IDENTITY) else wanted
+        return self.wanted_form if coding_of(entry) == IDENTITY else None
 
     @property
     def refuses_plain(self) -> bool:
