@@ -26,7 +26,7 @@ from .forms import Forms
 from .head import Head
 from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
-from .key import CODING_FIELD, page_of, places, search_key, selectors, target_of, variant_key
+from .key import CODING_FIELD, page_of, places, search_key, target_of, variant_key
 from .leases import Leases
 from .observe import ByName, Observer
 from .options import OptionError, Settings
@@ -94,6 +94,11 @@ class Found:
     def place(self) -> str:
         """The key that the entry is stored under."""
         return self.key if self.form is None else self.form[0]
+
+    @property
+    def page(self) -> Entry | None:
+        """The page that the entry is a form of, if it is one and that is there; otherwise the entry."""
+        return self.entry if self.form is None else self.form[1] or self.entry
 
 
 class Engine:
@@ -277,7 +282,7 @@ class Engine:
         if admission.personal is not None and found.miss in _NOTHING_THERE:
             found.reason = admission.personal
         if found.form is not None and not found.reason.is_hit:
-            found.entry = found.form[1] or entry  # the app is asked about its page, not about a form
+            found.entry, found.form = found.page, None  # the app is asked about its page, not about a form
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
             if entry.terms.cost and admission.plan.early_refresh:
                 found.early = self._is_early(admission, found, entry)
@@ -390,8 +395,7 @@ class Engine:
         if slot.stamp is stamp and is_armed and not (found.early and stored is found.entry):
             return
         if isinstance(stored, Variants):
-            chosen = selectors(stored.fields, admission.plan.normalisers)
-            slot.ready = ReadyVariants(stored.key, chosen, rules)
+            slot.ready = ReadyVariants(stored.key, admission.plan.selectors_of(stored.fields), rules)
         else:
             passes = cookie_pass(admission.plan.cookies, stored.terms)
             until = _until_of(slot)
@@ -513,9 +517,9 @@ class Engine:
                 return keys
             known, keys = keys, (*[old for old in keys if old != key], key)
             limit = self.settings.max_variants
-            if CODING_FIELD in entry.terms.varying:
-                limit = _with_forms(keys, limit)
             dropped, kept = keys[:-limit], keys[-limit:]
+            if CODING_FIELD in entry.terms.varying:
+                dropped, kept = _with_forms(keys, limit)
             keep_until = max(entry.keep_until, record.keep_until if record is not None else 0.0)
             updated = Variants(entry.key, entry.terms.varying, kept, keep_until)
             store.set(entry.key, updated, keep_until)
@@ -653,14 +657,11 @@ def _is_noted(record: Variants, key: str, entry: Entry) -> bool:
     )
 
 
-def _with_forms(keys: Sequence[str], limit: int) -> int:
-    """How many of the latest variants may stay where a page and its forms count as one."""
-    pages: set[str] = set()
-    for count, key in enumerate(reversed(keys)):
-        pages.add(page_of(key))
-        if len(pages) > limit:
-            return count
-    return len(keys)
+def _with_forms(keys: tuple[str, ...], limit: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The variants that are too many, and those that stay, where a page and its forms count as one."""
+    pages = set(list(dict.fromkeys([page_of(key) for key in reversed(keys)]))[:limit])
+    stay = tuple([key for key in keys if page_of(key) in pages])
+    return tuple([key for key in keys if page_of(key) not in pages]), stay
 
 
 def _page_or_form(found: Found, key: str, page: Stored | None, form: Stored | None) -> Entry | None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from .encode import STEERING
 from .fields import accept_encoding, accept_language, preferred_coding
-from .key import CODING_FIELD, COOKIE_FIELD, Normaliser, environ_name
+from .key import CODING_FIELD, COOKIE_FIELD, Normaliser, Selector, environ_name, selectors
 from .options import Settings
 from .profile import PROFILES, Profile, QueryMode
 from .rules import Rule, RuleSet, fingerprint
@@ -75,6 +75,20 @@ class Plan:
     normal_forms: tuple[tuple[str, Normaliser], ...]
     settled: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
     """What `settle` remembers: another plan's settings would decide otherwise."""
+
+    selectors: dict[tuple[str, ...], tuple[Selector, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Selectors for varying fields: pages that vary alike share them."""
+
+    def selectors_of(self, fields: tuple[str, ...]) -> tuple[Selector, ...]:
+        """The selectors for varying fields."""
+        known = self.selectors.get(fields)
+        if known is None:
+            if len(self.selectors) >= 1024:
+                self.selectors.clear()
+            self.selectors[fields] = known = selectors(fields, self.normalisers)
+        return known
 
     @property
     def keeps_cookies(self) -> bool:

@@ -285,6 +285,9 @@ SOURCES = {
         ("enabled", "perhaps", "give true or false"),
         ("wait_timeout", "x", "give seconds"),
         ("targeted_fields", "a b", "is not a header field name"),
+        ("encode", "deflate", "give some of: gzip, br, zstd"),
+        ("encode", "gzip,br,gzip", "give each coding once"),
+        ("encode_min_bytes", "0", "above zero"),
     ],
 )
 def test_a_bad_value_names_key_value_place_and_remedy(source, place, name, value, remedy):

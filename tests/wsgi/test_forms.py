@@ -306,6 +306,20 @@ def test_forms_do_not_count_against_the_variants_of_a_page():
     assert not site.ask(headers={"X-Part": "a", **GZIP}).is_hit
 
 
+def test_a_page_and_its_forms_stay_or_go_together():
+    """Its latest form keeps a page among the latest variants, whatever was stored between the two."""
+    site = Site(lambda environ: page(("Vary", "X-Part")), max_variants=2)
+    site.ask(headers={"X-Part": "a"})
+    site.ask(headers={"X-Part": "b"})
+    site.made(headers={"X-Part": "a", **GZIP})
+    site.ask(headers={"X-Part": "c"})
+    calls = site.app.calls
+    for headers in ({"X-Part": "a"}, {"X-Part": "a", **GZIP}, {"X-Part": "c"}):
+        assert site.ask(headers=headers).is_hit
+    assert site.app.calls == calls
+    assert not site.ask(headers={"X-Part": "b"}).is_hit
+
+
 # --- a client that refuses what there is -------------------------------------------------------------
 
 
