@@ -79,18 +79,18 @@ def _gzip() -> tuple[Callable[[bytes], bytes], str, int]:
 
 
 def _brotli() -> tuple[Callable[[bytes], bytes], str, int]:
-    library = _library("br", "brotli", "brotlicffi")
+    library = _library("br", ("brotli", "brotlicffi"), "brotli")
     compress = library.compress
     return lambda body: compress(body, quality=_BROTLI_QUALITY), library.__version__, _BROTLI_QUALITY
 
 
 def _zstd() -> tuple[Callable[[bytes], bytes], str, int]:
-    library = _library("zstd", "compression.zstd", "backports.zstd")
+    library = _library("zstd", ("compression.zstd", "backports.zstd"), "backports.zstd")
     compress = library.compress
     return lambda body: compress(body, _ZSTD_LEVEL), library.zstd_version, _ZSTD_LEVEL
 
 
-def _library(coding: str, *names: str) -> Any:
+def _library(coding: str, names: tuple[str, ...], package: str) -> Any:
     """The first of some modules that is there; each makes the same of a body."""
     for name in names:
         try:
@@ -98,7 +98,7 @@ def _library(coding: str, *names: str) -> Any:
         except ImportError:
             continue
     raise ValueError(
-        f"{coding} needs the package {names[-1]!r}, which is not installed: pip install 'wsgicache[{coding}]'"
+        f"{coding} needs the package {package!r}, which is not installed: pip install 'wsgicache[{coding}]'"
     )
 
 

@@ -9,7 +9,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsgicache import encode
+from wsgicache import WSGICache, encode
 from wsgicache.encode import (
     CODINGS,
     becomes_smaller,
@@ -29,6 +29,7 @@ from wsgicache.entry import Entry, Terms
 from wsgicache.fields import is_field_value, parse_etag, preferred_coding
 from wsgicache.journal import Mark
 from wsgicache.key import CODING_FIELD, page_of, places, variant_key
+from wsgicache.testing import ScriptedApp
 
 DECODE = {"gzip": lambda body: zlib.decompress(body, 31), "br": brotli.decompress, "zstd": zstd.decompress}
 HTML = ("Content-Type", "text/html; charset=utf-8")
@@ -307,7 +308,7 @@ def test_the_places_of_a_page_and_its_form():
 # --- libraries ---
 
 
-@pytest.mark.parametrize(("coding", "name"), [("br", "brotlicffi"), ("zstd", "backports.zstd")])
+@pytest.mark.parametrize(("coding", "name"), [("br", "brotli"), ("zstd", "backports.zstd")])
 def test_a_library_that_is_missing_is_named_with_its_extra(coding, name, monkeypatch):
     def nothing(module):
         raise ImportError(module)
@@ -315,9 +316,12 @@ def test_a_library_that_is_missing_is_named_with_its_extra(coding, name, monkeyp
     monkeypatch.setattr(encode, "import_module", nothing)
     encoder.cache_clear()
     try:
-        with pytest.raises(ValueError, match=rf"{coding} needs .*'wsgicache\[{coding}\]'") as refused:
-            encoder(coding)
-        assert name in str(refused.value)
+        for refuse in (encoder, lambda coding: WSGICache(ScriptedApp(), encode=coding)):
+            with pytest.raises(ValueError, match=rf"{coding} needs .*'wsgicache\[{coding}\]'") as refused:
+                refuse(coding)
+            assert repr(name) in str(refused.value)
+        assert str(refused.value).startswith(f"keyword: encode = '{coding}' is not valid")
+        assert WSGICache(ScriptedApp(), encode="gzip")
     finally:
         encoder.cache_clear()
 
