@@ -78,17 +78,19 @@ class Found:
         "verdict",
     )
 
+    entry: Entry | None
+    form: tuple[str, Entry | None] | None
+    mark: Mark | None
+    variants: Variants | None
+
     def __init__(self, key: str, now: float, follower: Follower) -> None:
         self.key = key
         self.follower = follower
         self.now = now
         self.reason = self.miss = _URI_MISS
-        self.entry: Entry | None = None
+        self.entry = self.form = self.variants = self.mark = None
         self.early = False
-        self.form: tuple[str, Entry | None] | None = None
-        self.variants: Variants | None = None
         self.verdict = _VALID
-        self.mark: Mark | None = None
 
     @property
     def place(self) -> str:
@@ -295,7 +297,7 @@ class Engine:
         Where this process keeps no slot to remember it in, each request draws.
         """
         now, end = self.clock.steady(), entry.fresh_until + self.clock.shift
-        slot = self.peek(found.key) if self.peek is not None else None
+        slot = self.peek(found.place) if self.peek is not None else None
         if slot is None or slot.stored is not entry:
             early = lead(entry.terms.cost, admission.plan.early_refresh, self.uniform(), looks=1)
             return now >= end - min(early, entry.terms.lifetime / 2)
@@ -516,10 +518,9 @@ class Engine:
             if record is not None and _is_noted(record, key, entry):
                 return keys
             known, keys = keys, (*[old for old in keys if old != key], key)
-            limit = self.settings.max_variants
-            dropped, kept = keys[:-limit], keys[-limit:]
+            dropped, kept = keys[: -self.settings.max_variants], keys[-self.settings.max_variants :]
             if CODING_FIELD in entry.terms.varying:
-                dropped, kept = _with_forms(keys, limit)
+                dropped, kept = _with_forms(keys, self.settings.max_variants)
             keep_until = max(entry.keep_until, record.keep_until if record is not None else 0.0)
             updated = Variants(entry.key, entry.terms.varying, kept, keep_until)
             store.set(entry.key, updated, keep_until)

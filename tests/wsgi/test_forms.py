@@ -618,6 +618,28 @@ def test_a_refresh_behind_the_visitor_is_the_apps_page_and_drops_the_forms():
     assert site.made().field("etag").startswith('"v2-gzip-')
 
 
+def test_an_early_refresh_that_a_form_begins_is_one_of_its_page():
+    site = Site(ttl=100, early_refresh=1)
+    site.cache.engine.uniform = lambda: 0.5
+    version = 1
+
+    def answer(environ):
+        site.tick(1)  # what it costs the app
+        return page(("ETag", f'"v{version}"'))
+
+    site.app.answers(answer)
+    assert coding(site.made()) == "gzip"
+    site.tick(97)
+    version = 2
+    early = site.ask()
+    assert (early.detail, coding(early), early.field("etag").startswith('"v1-gzip-')) == (
+        "HIT_EARLY_REFRESH", "gzip", True,
+    )  # fmt: skip
+    assert (site.app.calls, site.ask().field("etag")) == (2, '"v2"')
+    assert site.made().field("etag").startswith('"v2-gzip-')
+    assert site.app.calls == 2
+
+
 def test_another_set_of_codings_is_another_rule():
     store = None
     for codings, told in ((("gzip",), "gzip"), ((), None), (("gzip",), "gzip")):
