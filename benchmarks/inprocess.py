@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -176,6 +177,22 @@ def hit(
     return build
 
 
+def hit_in_form(coding: str) -> Builder:
+    """Return a builder for a hit on a page that has forms, by a client that wants it in one coding."""
+
+    def build(key: str, label: str) -> Subject:
+        cache = wsgicache(constant_app(), encode="gzip")
+        environ = browser_environ(HTTP_ACCEPT_ENCODING=f"{coding}, deflate")
+        for _ in ("stored", "hit", "form"):
+            ask(cache, environ.copy())
+            cache.engine.refresher.drain()
+        body = PAGE if coding == "identity" else zlib.compress(PAGE, 6, 31)
+        check = expect(environ, body=body, cache=("hit",))
+        return Subject(key, label, cache, copies(environ), check)
+
+    return build
+
+
 def ten_rules() -> list[Any]:
     """Return a plausible set of rules; the last one is the one that applies to the page."""
     from wsgicache import Rule
@@ -327,6 +344,8 @@ ROWS: list[tuple[str, str, Builder]] = [
     ("hit-strings", "  hit, new strings in environ", hit(make=decoded_anew)),
     ("hit-rules", "  hit, 10 rules, the last applies", hit(rules=ten_rules)),
     ("hit-vary", "  hit, Vary: Accept-Encoding", hit(("Vary", "Accept-Encoding"))),
+    ("hit-encode", "  hit, encode: the page itself", hit_in_form("identity")),
+    ("hit-form", "  hit, encode: its gzip form", hit_in_form("gzip")),
     ("hit-cookie", "  hit, analytics cookie", hit(changes={"HTTP_COOKIE": COOKIE})),
     ("hit-proxy", "  hit, behind a proxy: X-Forwarded-*", hit(changes=PROXY)),
     (
@@ -383,7 +402,10 @@ ROWS: list[tuple[str, str, Builder]] = [
 
 # --- goals --------------------------------------------------------------------------------------
 
-HITS = ("hit", "hit-rules", "hit-vary", "hit-cookie", "hit-proxy", "hit-304", "hit-range", "hit-head")
+HITS = (
+    "hit", "hit-rules", "hit-vary", "hit-encode", "hit-form", "hit-cookie", "hit-proxy", "hit-304",
+    "hit-range", "hit-head",
+)  # fmt: skip
 FORWARDS = (
     "miss",
     "miss-full",

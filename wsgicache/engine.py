@@ -17,22 +17,23 @@ from .clock import Clock
 from .collapse import Collapse, Flight, MissMarkers
 from .cookiepass import cookie_pass
 from .early import first_try, lead, next_try
+from .encode import is_form_of
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look, everywhere
 from .forks import in_child
+from .forms import Forms
 from .head import Head
 from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
-from .key import search_key, selectors, target_of, variant_key, varying_values
+from .key import CODING_FIELD, page_of, places, search_key, target_of, variant_key
 from .leases import Leases
 from .observe import ByName, Observer
 from .options import OptionError, Settings
 from .outcome import Reason
 from .owed import Owed
-from .plan import Plan, normalisers_for, plans_for
+from .plan import Plan, plans_for
 from .policy import Admission, admit, judge
-from .profile import PROFILES
 from .ready import ALWAYS, Ready, ReadyVariants, ready
 from .routes import OTHER, route_of
 from .rules import RuleSet
@@ -60,20 +61,46 @@ class Found:
     `miss` is the reason without regard to who asks: where a request with a cookie finds nothing, `reason`
     names the cookie and `miss` the empty place. `key` is where a fill will be stored if nothing changes.
     `early`: the entry is fresh, and is to be refreshed behind the one who asks all the same.
+    Where the entry is a form of a page, `form` is where that is stored, and the page if it is there.
     """
 
-    __slots__ = ("early", "entry", "follower", "key", "mark", "miss", "now", "reason", "variants", "verdict")
+    __slots__ = (
+        "early",
+        "entry",
+        "follower",
+        "form",
+        "key",
+        "mark",
+        "miss",
+        "now",
+        "reason",
+        "variants",
+        "verdict",
+    )
+
+    entry: Entry | None
+    form: tuple[str, Entry | None] | None
+    mark: Mark | None
+    variants: Variants | None
 
     def __init__(self, key: str, now: float, follower: Follower) -> None:
         self.key = key
         self.follower = follower
         self.now = now
         self.reason = self.miss = _URI_MISS
-        self.entry: Entry | None = None
+        self.entry = self.form = self.variants = self.mark = None
         self.early = False
-        self.variants: Variants | None = None
         self.verdict = _VALID
-        self.mark: Mark | None = None
+
+    @property
+    def place(self) -> str:
+        """The key that the entry is stored under."""
+        return self.key if self.form is None else self.form[0]
+
+    @property
+    def page(self) -> Entry | None:
+        """The page that the entry is a form of, if it is one and that is there; otherwise the entry."""
+        return self.entry if self.form is None else self.form[1] or self.entry
 
 
 class Engine:
@@ -121,7 +148,7 @@ class Engine:
         self._listens_at = float("-inf")
         """Instant of the steady clock at which a bypassed request looks for switches again."""
         self._variants_lock = threading.Lock()
-        self._normalisers = normalisers_for(settings, PROFILES[settings.profile])
+        self.forms: Final = Forms(self.follower_of, self._note_variant, self._store_failed)
         rules.watch(self._switched)
         self.counts: SharedCounts | None = None
         first = self.followers[0].store
@@ -251,11 +278,13 @@ class Engine:
             found.miss = _URI_MISS if found.variants is None else Reason.VARY_MISS
             found.reason = admission.personal or found.miss
             return found
-        found.entry = entry = self._sealed(found.key, stored) if arm else with_etag(stored)
+        found.entry = entry = self._sealed(found.place, stored) if arm else with_etag(stored)
         found.verdict = found.follower.verdict(entry)
         found.reason = found.miss = judge(admission, entry, found.verdict, now)
         if admission.personal is not None and found.miss in _NOTHING_THERE:
             found.reason = admission.personal
+        if found.form is not None and not found.reason.is_hit:
+            found.entry, found.form = found.page, None  # the app is asked about its page, not about a form
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
             if entry.terms.cost and admission.plan.early_refresh:
                 found.early = self._is_early(admission, found, entry)
@@ -268,7 +297,7 @@ class Engine:
         Where this process keeps no slot to remember it in, each request draws.
         """
         now, end = self.clock.steady(), entry.fresh_until + self.clock.shift
-        slot = self.peek(found.key) if self.peek is not None else None
+        slot = self.peek(found.place) if self.peek is not None else None
         if slot is None or slot.stored is not entry:
             early = lead(entry.terms.cost, admission.plan.early_refresh, self.uniform(), looks=1)
             return now >= end - min(early, entry.terms.lifetime / 2)
@@ -295,28 +324,27 @@ class Engine:
         """Read the entry, through the record of varying fields where there is one."""
         if self.settings.no_vary_search and admission.facts.query:
             self._apply_search(admission, found)
-        guess = self._guess(admission, found) if self.shared else None
-        first, *second = self._get([found.key] if guess is None else [found.key, guess], found)
+        guess = self._guess(admission, found) if self.shared else ()
+        first, *variants = self._get([found.key, *guess], found)
         if not isinstance(first, Variants):
             return first
         found.variants = first
-        values = varying_values(first.fields, admission.value_of)
-        if values is None:
+        keys = places(admission.key, first.fields, admission.value_of)
+        if not keys:
             return None
-        found.key = variant_key(admission.key, first.fields, values)
-        variant = second[0] if found.key == guess else self._get([found.key], found)[0]
-        return variant if isinstance(variant, Entry) else None
+        found.key = keys[0]
+        if keys != guess:
+            variants = self._get(keys, found)
+        if len(keys) > 1:
+            return _page_or_form(found, keys[1], *variants)
+        return variants[0] if isinstance(variants[0], Entry) else None
 
-    def _guess(self, admission: Admission, found: Found) -> str | None:
+    def _guess(self, admission: Admission, found: Found) -> tuple[str, ...]:
         """The variant that is probably asked for, so that one round trip brings the record and it."""
-        if self.peek is None:
-            return None
-        slot = self.peek(found.key)
+        slot = self.peek(found.key) if self.peek is not None else None
         if slot is None or not isinstance(slot.stored, Variants):
-            return None
-        fields = slot.stored.fields
-        values = varying_values(fields, admission.value_of)
-        return None if values is None else variant_key(found.key, fields, values)
+            return ()
+        return places(found.key, slot.stored.fields, admission.value_of)
 
     def _apply_search(self, admission: Admission, found: Found) -> None:
         """Bring the query in the key to the form that No-Vary-Search of this path gives it."""
@@ -355,7 +383,7 @@ class Engine:
         """Let the hit path answer from now on, until the stamp is replaced."""
         if self.peek is None or self.owed or admission.rules is not self.rules_known_by:
             return  # the last: this very look-up was told that a rule was switched
-        self._arm_slot(found.key, found.entry, admission, found)
+        self._arm_slot(found.place, found.entry, admission, found)
         if found.variants is not None:
             self._arm_slot(admission.key, found.variants, admission, found)
 
@@ -369,7 +397,7 @@ class Engine:
         if slot.stamp is stamp and is_armed and not (found.early and stored is found.entry):
             return
         if isinstance(stored, Variants):
-            slot.ready = ReadyVariants(stored.key, selectors(stored.fields, self._normalisers), rules)
+            slot.ready = ReadyVariants(stored.key, admission.plan.selectors_of(stored.fields), rules)
         else:
             passes = cookie_pass(admission.plan.cookies, stored.terms)
             until = _until_of(slot)
@@ -465,7 +493,9 @@ class Engine:
             if not follower.store.set(key, entry, entry.keep_until, token):
                 return self._why_refused(entry, key, follower), entry
             if entry.terms.varying:
-                self._note_variant(entry, key, follower.store)
+                known = self._note_variant(entry, key, follower.store)
+                if CODING_FIELD in entry.terms.varying:
+                    self.forms.drop(key, known, follower.store)
             return _STORED, entry
         except Exception as error:
             self._store_failed(error)
@@ -476,27 +506,36 @@ class Engine:
         raced = follower.verdict(entry) is Verdict.HARD or isinstance(newer, Entry)
         return Reason.NOT_STORED_RACED if raced else Reason.NOT_STORED_STORE
 
-    def _note_variant(self, entry: Entry, key: str, store: Store) -> None:
-        """Write the record of varying fields; the oldest variants go where there are too many."""
+    def _note_variant(self, entry: Entry, key: str, store: Store) -> Sequence[str]:
+        """Write the record of varying fields; the oldest variants go where there are too many.
+
+        Returns the variants that it named before.
+        """
         with self._variants_lock:
             (stored,), _ = store.get([entry.key])
             record = stored if isinstance(stored, Variants) else None
             keys = record.variants if record is not None else ()
             if record is not None and _is_noted(record, key, entry):
-                return
-            keys = (*[old for old in keys if old != key], key)
+                return keys
+            known, keys = keys, (*[old for old in keys if old != key], key)
             dropped, kept = keys[: -self.settings.max_variants], keys[-self.settings.max_variants :]
+            if CODING_FIELD in entry.terms.varying:
+                dropped, kept = _with_forms(keys, self.settings.max_variants)
             keep_until = max(entry.keep_until, record.keep_until if record is not None else 0.0)
             updated = Variants(entry.key, entry.terms.varying, kept, keep_until)
             store.set(entry.key, updated, keep_until)
         for old in dropped:
             self.observer.variants_dropped.add()
             store.delete(old)
+        return known
 
     def forget(self, found: Found, entry: Entry | None = None) -> None:
         """Take an entry out of the store: it is not to be used any more."""
+        store = found.follower.store
         try:
-            found.follower.store.delete(found.key, entry)
+            store.delete(found.key, entry)
+            if found.variants is not None and CODING_FIELD in found.variants.fields:
+                self.forms.drop(found.key, found.variants.variants, store)
         except Exception as error:
             self._store_failed(error)
 
@@ -510,6 +549,9 @@ class Engine:
             # A hit may have put another object in its place: the same response with an ETag.
             if isinstance(stored, Entry) and stored.born == entry.born and stored.body == entry.body:
                 store.delete(key, stored)
+                if CODING_FIELD in entry.terms.varying:
+                    (record,), _ = store.get([entry.key])
+                    self.forms.drop(key, record.variants if isinstance(record, Variants) else (), store)
         except Exception as error:
             self._store_failed(error)
         if follower.trust is not ALWAYS:  # a near tier elsewhere may have copied it meanwhile
@@ -614,6 +656,22 @@ def _is_noted(record: Variants, key: str, entry: Entry) -> bool:
         and record.fields == entry.terms.varying
         and record.keep_until >= entry.keep_until
     )
+
+
+def _with_forms(keys: tuple[str, ...], limit: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The variants that are too many, and those that stay, where a page and its forms count as one."""
+    pages = set(list(dict.fromkeys([page_of(key) for key in reversed(keys)]))[:limit])
+    stay = tuple([key for key in keys if page_of(key) in pages])
+    return tuple([key for key in keys if page_of(key) not in pages]), stay
+
+
+def _page_or_form(found: Found, key: str, page: Stored | None, form: Stored | None) -> Entry | None:
+    """Which of the two may answer: the form, if it was made of this very page or that is gone."""
+    plain = page if isinstance(page, Entry) else None
+    if not isinstance(form, Entry) or (plain is not None and not is_form_of(form, plain)):
+        return plain
+    found.form = key, plain
+    return form
 
 
 def _is_gone(stored: Stored, now: float) -> bool:

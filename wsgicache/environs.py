@@ -6,14 +6,15 @@ Unkeyed means unseen (house rule 6): what the key leaves out is taken out, or br
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .capture import Environ
+from .capture import App, Environ, StartResponse
+from .encode import page_tags
 from .engine import Found
 from .facts import CERTIFICATES
 from .hints import IGNORE
-from .key import COOKIE_FIELD, environ_name, plain_target, raw_extra
+from .key import CODING_FIELD, COOKIE_FIELD, environ_name, plain_target, raw_extra
 from .policy import Admission
 
 
@@ -96,6 +97,20 @@ def _with_query(target: str, query: str) -> str:
     return f"{path}?{query}" if query else path
 
 
+def knowing_no_forms(app: App) -> App:
+    """An app that is asked for its own tags where a client knows those of our forms.
+
+    Who changes what he has read says so by If-Match (RFC 9110 §13.1.1), which the app alone can judge.
+    """
+
+    def ask(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_IF_MATCH" in environ:
+            environ = changed(environ, {"HTTP_IF_MATCH": page_tags(environ["HTTP_IF_MATCH"])})
+        return app(environ, start_response)
+
+    return ask
+
+
 _REFRESH_KEEPS: Final = (
     "SERVER_NAME",
     "SERVER_PORT",
@@ -134,7 +149,7 @@ def refresh_environ(environ: Mapping[str, Any], admission: Admission, found: Fou
             clean[name] = _with_query(clean[name], admission.seen_query)
     cookies = []
     for field, value in zip(entry.terms.varying, entry.values, strict=True):
-        if value is None:
+        if value is None or field == CODING_FIELD:  # that is our doing: the app gives its page to all
             continue
         if field.startswith(COOKIE_FIELD):
             cookies += [f"{field[len(COOKIE_FIELD) :]}={one}" for one in value.split(";")]

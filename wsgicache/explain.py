@@ -10,6 +10,7 @@ from urllib.parse import quote
 from werkzeug.test import create_environ
 
 from .early import usual_lead
+from .encode import coding_of
 from .engine import Engine, Found
 from .entry import Entry
 from .facts import Facts
@@ -53,8 +54,9 @@ REMEDIES: Final[Mapping[Reason, str]] = {
 class Explanation:
     """A decision, taken apart. `str()` gives text for people, `as_dict()` data for programs.
 
-    Times are seconds; `ttl` is the remaining lifetime, negative when stale. `early` is how long before its
-    end the entry is usually refreshed, by `early_refresh`; None where it is not.
+    Times are seconds; `ttl` is the remaining lifetime, negative when stale. `form` is the coding in which the
+    page would be sent, where it has forms. `early` is how long before its end the entry is usually refreshed,
+    by `early_refresh`; None where it is not.
     """
 
     url: str
@@ -65,6 +67,7 @@ class Explanation:
     profile: str
     key: Mapping[str, str] | None
     variant: Mapping[str, str | None] | None
+    form: str | None
     lifetime: int | None
     lifetime_source: str | None
     age: float | None
@@ -111,6 +114,8 @@ class Explanation:
         if self.variant is not None:
             told = (f"{name}={'absent' if v is None else repr(v)}" for name, v in self.variant.items())
             rows.append(("variant", " ".join(told)))
+        if self.form is not None:
+            rows.append(("form", self.form))
         if self.lifetime is not None:
             rows.append(("lifetime", f"{self.lifetime} s, from {self.lifetime_source}"))
             rows.append(
@@ -150,6 +155,7 @@ def explain(engine: Engine, url: str, method: str, headers: Mapping[str, str]) -
         profile=admission.plan.profile.name,
         key=_key_parts(admission),
         variant=_variant(admission, found),
+        form=None if entry is None or not reason.is_hit else _form(admission, entry),
         lifetime=None if entry is None else entry.terms.lifetime,
         lifetime_source=None if entry is None else entry.terms.source,
         age=age,
@@ -207,3 +213,15 @@ def _variant(admission: Admission, found: Found | None) -> dict[str, str | None]
     fields = found.variants.fields
     values = varying_values(fields, admission.value_of)
     return None if values is None else dict(zip(fields, values, strict=True))
+
+
+def _form(admission: Admission, entry: Entry) -> str | None:
+    """Which form of the page would be sent, and whether another would be made."""
+    coding, wanted = coding_of(entry), admission.missing_form(entry)
+    if coding is None or wanted is None:
+        return coding
+    return (
+        f"{wanted}, made at once"
+        if admission.refuses_plain
+        else f"{coding}; {wanted} would be made behind it"
+    )

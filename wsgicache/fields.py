@@ -542,15 +542,52 @@ def accept_encoding(value: str | None, codings: tuple[str, ...] = ("br", "gzip",
 
 @lru_cache(maxsize=1024)
 def _normal_codings(value: str | None, codings: tuple[str, ...]) -> str:
-    weights = _weights(value or "")
-    if "x-gzip" in weights:  # another name of gzip (§8.4.1.3)
-        weights["gzip"] = min(weights["x-gzip"], weights.get("gzip", 1.0))
+    weights = _coding_weights(value or "")
     others = weights.get("*", 0.0)
     normal = [coding for coding in sorted(codings) if weights.get(coding, others) > 0]
     # identity is acceptable unless it, or `*` in its place, is refused.
     if weights.get("identity", weights.get("*", 1.0)) == 0:
         normal.append("identity;q=0")
     return ", ".join(normal)
+
+
+IDENTITY: Final = "identity"
+"""The coding that is none (RFC 9110 §12.5.3)."""
+
+REFUSING: Final = "!"
+"""What `preferred_coding` puts before a coding where the client refuses identity."""
+
+
+def preferred_coding(value: str | None, codings: tuple[str, ...]) -> str:
+    """Return which of `codings`, in the site's order, suits a client best, or "identity".
+
+    The client's weights decide, then the order (RFC 9110 §12.5.3). Without the field anything would do,
+    and identity does most surely. Where the client refuses identity the coding has a "!" before it; "!"
+    alone says that nothing there is would be accepted.
+    """
+    if value is None or not codings:
+        return IDENTITY
+    if len(value) > _LONGEST_REMEMBERED:
+        return _preferred.__wrapped__(value, codings)
+    return _preferred(value, codings)
+
+
+@lru_cache(maxsize=1024)
+def _preferred(value: str, codings: tuple[str, ...]) -> str:
+    weights = _coding_weights(value)
+    others = weights.get("*", 0.0)
+    best = max(codings, key=lambda coding: weights.get(coding, others), default="")
+    weight = weights.get(best, others) if best else 0.0
+    if weights.get(IDENTITY, weights.get("*", 1.0)) == 0:
+        return REFUSING + (best if weight > 0 else "")
+    return best if weight > 0 and weight >= weights.get(IDENTITY, 0.0) else IDENTITY
+
+
+def _coding_weights(value: str) -> dict[str, float]:
+    weights = _weights(value)
+    if "x-gzip" in weights:  # another name of gzip (§8.4.1.3)
+        weights["gzip"] = min(weights["x-gzip"], weights.get("gzip", 1.0))
+    return weights
 
 
 def accept_language(value: str | None, languages: tuple[str, ...]) -> str:

@@ -14,12 +14,14 @@ from .answer import Answer, answer, not_modified_answer
 from .collapse import PENDING, Flight
 from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
 from .early import cost_of, shortened
+from .encode import client_has_form, coding_of, is_form, long_enough, with_tag, with_vary, without_vary
 from .engine import Engine, Found
 from .entry import Entry, Headers, Terms, intern_terms, make_etag
 from .fields import http_date, parse_etag
 from .head import Head
 from .hints import IGNORE, Hints
 from .journal import Verdict
+from .key import CODING_FIELD
 from .outcome import Outcome, Reason
 from .policy import Admission, usable_on_error
 from .settle import Settlement, age_on_arrival, make_entry, settle, settle_body
@@ -126,6 +128,8 @@ class Fill:
     def _is_worth_validating(self, entry: Entry) -> bool:
         if entry.terms.code != 200 or self.found.reason in _UNRELATED or not entry.has_validator:
             return False
+        if is_form(entry):  # its page was evicted: what the app says would be about that
+            return False
         if self.found.verdict is Verdict.VALID:
             return True
         tag = None if entry.etag is None or entry.terms.made_etag else parse_etag(entry.etag)
@@ -134,7 +138,7 @@ class Fill:
     # --- the head ----------------------------------------------------------------------------------
 
     def decide(self, status: str, headers: list[tuple[str, str]], environ: dict[str, Any]) -> Action:
-        """What to do with the app's answer, judged by its head."""
+        """What to do with the app's answer, judged by its head. Adds to `headers` what its client is told."""
         engine, admission = self.engine, self.admission
         self.head = head = Head(status, headers)
         self.outcome.forward_status = self.outcome.status = head.code
@@ -154,6 +158,9 @@ class Fill:
         self.settlement = settle(admission, head, self.hints, ignored, self._head_at)
         terms = self.settlement.terms
         if terms is not None:
+            if admission.plan.encode:
+                self._tell_of_forms()
+                headers[:] = head.headers
             self.outcome.settled = _STORED  # what is told if the head goes out before the body's end
             if admission.plan.jitter or admission.plan.early_refresh:
                 terms = self._spread(terms)
@@ -184,6 +191,14 @@ class Fill:
     def _is_early(self) -> bool:
         """Whether this refreshes a page that is still fresh: no error of the app may replace that."""
         return self.background and self.found.reason is Reason.HIT
+
+    def _tell_of_forms(self) -> None:
+        """The page will have forms: `Vary` says so. What the app said itself stays in the head's `fields`."""
+        terms, head = self.settlement.terms, self.head
+        if terms is None or head is None or CODING_FIELD not in terms.varying:
+            return
+        if long_enough(head.length, self.admission.plan.settings.encode_min_bytes):
+            head.headers = with_vary(head.headers)
 
     def _not_stored(self, reason: Reason) -> None:
         """The answer is for this client alone: those who wait go to the app, all at once."""
@@ -226,6 +241,7 @@ class Fill:
         self.passed_on = () if keeps else tuple([pair for pair in head.headers if pair[0].lower() in COOKIES])
         self.head = merged = self._merged(entry, head)
         self.settlement = settle(self.admission, merged, self.hints, bool(environ.get(IGNORE)), self._head_at)
+        self._tell_of_forms()
         if self.settlement.terms is not None:
             self._spread(self.settlement.terms)
             self._keep_freshened(entry)
@@ -241,7 +257,8 @@ class Fill:
         sent = head.headers
         if "date" not in head.fields and entry.field("date") is not None:  # RFC 9110 §6.6.1: it was sent now
             sent = (*sent, ("Date", http_date(self._head_at)))
-        updated = merge_304(entry.headers, sent, cookies=self.admission.plan.keeps_cookies)
+        stored = entry.headers if coding_of(entry) is None else without_vary(entry.headers)
+        updated = merge_304(stored, sent, cookies=self.admission.plan.keeps_cookies)
         merged = Head(entry.terms.status, updated)
         merged.fields.update({name: head.fields[name] for name in _OF_THE_304 if name in head.fields})
         return merged
@@ -273,6 +290,8 @@ class Fill:
         entry, head = self.found.entry, Head(status, headers)
         if entry is None or self.found.reason in _UNRELATED or head.code != entry.terms.code:
             return
+        if is_form(entry):
+            return
         stated = [name for name in ("etag", "last-modified", "content-length") if name in head.fields]
         if any(head.fields[name] != entry.field(name) for name in stated if not _is_made(entry, name)):
             self.engine.forget(self.found)
@@ -280,6 +299,7 @@ class Fill:
             self._head_at = self.engine.clock.wall()
             self.head = self._merged(entry, head)
             self.settlement = settle(self.admission, self.head, self.hints, ignored, self._head_at)
+            self._tell_of_forms()
             terms = self.settlement.terms
             if terms is not None and self.engine.verdict_now(entry) is Verdict.VALID:
                 self._spread(terms)
@@ -335,10 +355,10 @@ class Fill:
         if self.engine.settings.no_vary_search and self.admission.facts.query:
             keep_until = self._head_at + (terms.lifetime + terms.keep if terms is not None else 0)
             self.engine.note_search(self.admission, head.fields.get("no-vary-search"), keep_until)
-        if found.variants is not None and terms is not None:
-            union = tuple(sorted({*terms.varying, *found.variants.fields}))
-            if union != terms.varying:  # the settlement may be remembered for other pages: not touched
-                terms = intern_terms(terms._replace(varying=union))
+        if terms is not None and (found.variants is not None or self.admission.plan.encode):
+            varying = self._varying(terms, body)
+            if varying != terms.varying:  # the settlement may be remembered for other pages: not touched
+                terms = intern_terms(terms._replace(varying=varying))
                 self.settlement = Settlement(settled.reason, terms, settled.directives, settled.dropped)
         return make_entry(
             self.admission,
@@ -349,6 +369,18 @@ class Fill:
             asked=self.asked,
             now=self._head_at,
         )
+
+    def _varying(self, terms: Terms, body: bytes) -> tuple[str, ...]:
+        """By what the page varies: this answer, and those before it. Forms need a body that is long enough,
+        which may be known only now; beside other variants that have forms it varies by the coding too."""
+        names, plan, head = set(terms.varying), self.admission.plan, self.head
+        if CODING_FIELD in names and not long_enough(len(body), plan.settings.encode_min_bytes):
+            names.discard(CODING_FIELD)
+            if head is not None:
+                head.headers = without_vary(head.headers)
+        if self.found.variants is not None:
+            names.update(self.found.variants.fields)
+        return tuple(sorted(names if plan.encode else names - {CODING_FIELD}))
 
     def _stored(self, entry: Entry, reason: Reason) -> None:
         self.entry = entry
@@ -418,6 +450,8 @@ class Fill:
 
     def answer_entry(self, entry: Entry) -> Answer:
         """What the client gets from an entry: its own conditionals are judged now."""
+        if self.admission.plan.encode:
+            return self.engine.forms.answer(entry, self.admission)
         return answer(entry, self.admission.facts)
 
     def not_modified(self, body: bytes | None) -> Answer | None:
@@ -436,11 +470,22 @@ class Fill:
             etag = make_etag(body)
         modified, date = head.fields.get("last-modified"), head.fields.get("date")
         if not not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
-            return None
+            return self._form_not_modified(etag)
         if self.settlement.reason is not Reason.STORED:  # made for this client: nothing of it is lost
             return Answer("304 Not Modified", as_304(head.headers), ())
         headers = head.headers if etag in (None, head.fields.get("etag")) else (*head.headers, ("ETag", etag))
         return not_modified_answer(headers)
+
+    def _form_not_modified(self, etag: str | None) -> Answer | None:
+        """A 304 where the client has a form of this page, which is to be made again."""
+        terms, head = self.settlement.terms, self.head
+        if terms is None or head is None or CODING_FIELD not in terms.varying:
+            return None
+        coding = self.admission.wanted_form
+        if coding is None:
+            return None
+        tag = client_has_form(etag, coding, self.admission.facts.if_none_match)
+        return None if tag is None else not_modified_answer(with_tag(head.headers, tag))
 
 
 _UNSETTLED = Settlement(Reason.NOT_STORED_BROKEN_OFF)

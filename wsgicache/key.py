@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
+from .fields import IDENTITY, REFUSING
 from .outcome import Reason
 
 FieldValue = Callable[[str], str | None]
@@ -338,6 +339,35 @@ def wsgi_path(path: str) -> str:
 COOKIE_FIELD: Final = "cookie:"
 """Prefix of a varying field that is one named cookie, not a header."""
 
+CODING_FIELD: Final = "content coding"
+"""A varying field of our own: the coding that we gave the page. No app can name it, for it is no token."""
+
+_CODING: Final = re.compile(f"\1{CODING_FIELD}=[^\1]*")
+
+
+def page_of(variant: str) -> str:
+    """A variant key without the coding: what the forms of one page have in common."""
+    return _CODING.sub("", variant)
+
+
+def places(base: str, fields: Sequence[str], value_of: FieldValue) -> tuple[str, ...]:
+    """The variant keys where an answer to a request may be, or none where a value cannot be part of a key.
+
+    The first is where a fill is stored. A second one is there where the request wants the page in another
+    form than the app gives it.
+    """
+    values = varying_values(fields, value_of)
+    if values is None:
+        return ()
+    if CODING_FIELD not in fields:
+        return (variant_key(base, fields, values),)
+    chosen = dict(zip(fields, values, strict=True))
+    coding = (chosen[CODING_FIELD] or "").lstrip(REFUSING)
+    plain = variant_key(base, fields, {**chosen, CODING_FIELD: IDENTITY}.values())
+    if coding in ("", IDENTITY):
+        return (plain,)
+    return plain, variant_key(base, fields, {**chosen, CODING_FIELD: coding}.values())
+
 
 class Selector(NamedTuple):
     """How one varying field is read from an environ without cookies, and what it adds to the key."""
@@ -371,6 +401,8 @@ def environ_name(field: str) -> str:
     """The environ key of a request field; a named cookie has none, so it gets one nobody sets."""
     if field.startswith(COOKIE_FIELD):
         return f"wsgicache.{field}"
+    if field == CODING_FIELD:
+        return "HTTP_ACCEPT_ENCODING"
     if field in ("content-type", "content-length"):
         return field.replace("-", "_").upper()
     return "HTTP_" + field.replace("-", "_").upper()

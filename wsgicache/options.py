@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+from .encode import encoder
 from .entry import FOREVER
 from .fields import is_token
 
@@ -117,6 +118,11 @@ def read_bytes(value: Any) -> int:
     return read_count(value)
 
 
+def read_positive_bytes(value: Any) -> int:
+    """A size above zero."""
+    return read_positive(read_bytes(value))
+
+
 def read_optional_bytes(value: Any) -> int | None:
     """A size, or None."""
     return None if value is None else read_bytes(value)
@@ -212,6 +218,16 @@ def read_fields(value: Any) -> tuple[str, ...]:
         if not is_token(name) or name == "*":
             raise ValueError(f"{name!r} is not a header field name")
     return names
+
+
+def read_codings(value: Any) -> tuple[str, ...]:
+    """Content codings in order of preference, each with its library at hand."""
+    codings = tuple(name.lower() for name in read_names(value))
+    for coding in codings:
+        encoder(coding)
+    if len(set(codings)) < len(codings):
+        raise ValueError("give each coding once")
+    return codings
 
 
 def read_statuses(value: Any) -> dict[int, int | None] | None:
@@ -413,6 +429,16 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "Cookies with which a hit may answer, but whose misses are not stored. Start with + to add.",
         ),
         Option(
+            "encode", read_codings, (), "codings",
+            "Codings in which a page is kept beside the page itself, made once per entry, the preferred one "
+            "first: of gzip, br (needs `wsgicache[br]`) and zstd (needs `wsgicache[zstd]`). See "
+            "[encodings.md](encodings.md). Default: the app's own.",
+        ),
+        Option(
+            "encode_min_bytes", read_positive_bytes, 1024, "bytes",
+            "Smaller bodies are left alone by encode.",
+        ),
+        Option(
             "languages", read_names, (), "language tags",
             "The languages that the site speaks: Accept-Language is normalised to one of them.",
         ),
@@ -516,6 +542,10 @@ RULE_OPTIONS: Final[Mapping[str, Option]] = {
             "As the option of the cache, for this rule.",
         ),
         Option(
+            "encode", optional(read_codings), None, "codings",
+            "As the option of the cache, for this rule; empty: none.",
+        ),
+        Option(
             "methods", read_methods, None, "methods", "Methods that the rule applies to; default all.",
         ),
         Option("host", read_optional_text, None, "glob", "Hosts that the rule applies to; default all."),
@@ -611,6 +641,8 @@ class Settings:
     max_error_ttl: int
     harmless_cookies: tuple[str, ...]
     lookup_cookies: tuple[str, ...]
+    encode: tuple[str, ...]
+    encode_min_bytes: int
     languages: tuple[str, ...]
     drop_fields: tuple[str, ...] | None
     targeted_fields: tuple[str, ...]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from .fields import accept_encoding, accept_language
-from .key import COOKIE_FIELD, Normaliser, environ_name
+from .encode import STEERING
+from .fields import accept_encoding, accept_language, preferred_coding
+from .key import CODING_FIELD, COOKIE_FIELD, Normaliser, Selector, environ_name, selectors
 from .options import Settings
 from .profile import PROFILES, Profile, QueryMode
 from .rules import Rule, RuleSet, fingerprint
@@ -66,12 +68,27 @@ class Plan:
     strip_set_cookie: bool
     store_tokens: bool
     drop_fields: frozenset[str]
+    encode: tuple[str, ...]
     steering_fields: tuple[str, ...]
     timed_fields: frozenset[str]
     normalisers: Mapping[str, Normaliser]
     normal_forms: tuple[tuple[str, Normaliser], ...]
     settled: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False, compare=False)
     """What `settle` remembers: another plan's settings would decide otherwise."""
+
+    selectors: dict[tuple[str, ...], tuple[Selector, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Selectors for varying fields: pages that vary alike share them."""
+
+    def selectors_of(self, fields: tuple[str, ...]) -> tuple[Selector, ...]:
+        """The selectors for varying fields."""
+        known = self.selectors.get(fields)
+        if known is None:
+            if len(self.selectors) >= 1024:
+                self.selectors.clear()
+            self.selectors[fields] = known = selectors(fields, self.normalisers)
+        return known
 
     @property
     def keeps_cookies(self) -> bool:
@@ -110,8 +127,9 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
     rule_ttl = options.get("ttl")
     cookies = options.get("cookies")
     named = () if cookies == "ignore" else cookies
+    encode = () if named else chosen("encode", settings.encode)  # what cookies select is not everybody's
     normalisers = normalisers_for(settings, profile)
-    shaping = (default_ttl, settings.harmless_cookies, settings.lookup_cookies, settings.languages)
+    shaping = (default_ttl, settings.harmless_cookies, settings.lookup_cookies, settings.languages, encode)
     return Plan(
         label=rule.label if rule is not None else None,
         fingerprint=fingerprint(profile, rule, (*shaping, settings.drop_fields)),
@@ -136,9 +154,10 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         store_tokens=chosen("store_tokens", False),
         drop_fields=frozenset(settings.consume_fields)
         | frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
-        steering_fields=(*STEERING_FIELDS, *settings.targeted_fields),
+        encode=encode,
+        steering_fields=(*STEERING_FIELDS, *settings.targeted_fields, *(STEERING if encode else ())),
         timed_fields=TIMED_FIELDS | {"last-modified"} if profile.heuristics else TIMED_FIELDS,
-        normalisers=normalisers,
+        normalisers={**normalisers, CODING_FIELD: partial(preferred_coding, codings=encode)},
         normal_forms=tuple([(environ_name(field), form) for field, form in normalisers.items()]),
     )
 

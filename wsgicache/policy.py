@@ -12,16 +12,20 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from .encode import coding_of
 from .entry import Entry, Terms
 from .facts import Facts
 from .fields import (
     EMPTY,
+    IDENTITY,
+    REFUSING,
     Directives,
     cache_control,
     cookie_pairs,
 )
 from .journal import Verdict
 from .key import (
+    CODING_FIELD,
     COOKIE_FIELD,
     MEMO_LIMIT,
     base_key,
@@ -149,9 +153,34 @@ class Admission:
             return self.cookies.keyed
         if field.startswith(COOKIE_FIELD):
             return self.cookies.named.get(field[len(COOKIE_FIELD) :])
+        if field == CODING_FIELD and self.plan.profile.obey_request and _refuses_change(self.facts):
+            return IDENTITY
         value: str | None = self.facts.get(environ_name(field))
         normalise = self.plan.normalisers.get(field)
         return value if normalise is None else normalise(value)
+
+    @property
+    def wanted_form(self) -> str | None:
+        """The coding that this client would best have a page in that has forms; None: as the app gave it."""
+        coding = (self.value_of(CODING_FIELD) or "").lstrip(REFUSING)
+        return None if coding in ("", IDENTITY) else coding
+
+    def missing_form(self, entry: Entry) -> str | None:
+        """The coding that this client would best have a page in which is at hand as the app gave it only.
+
+        None where the page is what it wants, or has no forms.
+        """
+        return self.wanted_form if coding_of(entry) == IDENTITY else None
+
+    @property
+    def refuses_plain(self) -> bool:
+        """Whether the client accepts nothing but coded bodies."""
+        return (self.value_of(CODING_FIELD) or "").startswith(REFUSING)
+
+
+def _refuses_change(facts: Facts) -> bool:
+    """Whether the request wants the body as the app gave it (RFC 9111 §5.2.1.6)."""
+    return "no-transform" in request_directives(facts)
 
 
 def admit(facts: Facts, rules: RuleSet, plans: Sequence[Plan]) -> Admission:
@@ -294,7 +323,7 @@ def judge(admission: Admission, entry: Entry, verdict: Verdict, now: float) -> R
         return Reason.MISS_RULES
     if verdict is Verdict.HARD:
         return Reason.MISS_PURGED
-    if terms.varying and entry.values != varying_values(terms.varying, admission.value_of):
+    if terms.varying and not _is_variant(admission, entry):
         return Reason.VARY_MISS
     barred = _barred(admission, terms)
     if barred is not None:
@@ -302,6 +331,19 @@ def judge(admission: Admission, entry: Entry, verdict: Verdict, now: float) -> R
     if terms.always_validate:
         return Reason.STALE_NO_CACHE
     return _judge_age(admission, entry, verdict, now)
+
+
+def _is_variant(admission: Admission, entry: Entry) -> bool:
+    """Whether an entry is what the request's varying values select, in whatever coding it can be given."""
+    varying, values = entry.terms.varying, entry.values
+    wanted = varying_values(varying, admission.value_of)
+    if values == wanted or wanted is None or CODING_FIELD not in varying:
+        return values == wanted
+    at = varying.index(CODING_FIELD)
+    coding = (wanted[at] or "").lstrip(REFUSING)
+    # A client that refuses identity gets a form made of it, where there is one that it accepts.
+    acceptable = (coding, IDENTITY) if coding else ()
+    return values[at] in acceptable and values == (*wanted[:at], values[at], *wanted[at + 1 :])
 
 
 def _barred(admission: Admission, terms: Terms) -> Reason | None:

@@ -78,7 +78,7 @@ class Queue:
                 token = engine.leases.take(flight, found.follower.store)
                 newest = engine.look_up(admission)  # between the last look and the lease it may have come
                 if newest.reason is Reason.HIT and newest.entry is not None:
-                    engine.land(flight, newest.entry)
+                    engine.land(flight, newest.page or newest.entry)
                     return found, newest.entry, None, None
                 if newest.reason.is_hit:
                     engine.fail(flight)

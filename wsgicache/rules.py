@@ -28,8 +28,8 @@ class Rule:
     Args:
         pattern: `/about`, `/post/*`, `/static/**/*.css`, `regex:/[a-z]{2}/.*`.
         options: name, bypass, ttl, statuses, override, query, ignore_query, cookies, vary, groups,
-            stale_while_revalidate, stale_if_error, early_refresh, jitter, max_body_bytes, methods, host,
-            strip_set_cookie, store_tokens, enabled.
+            stale_while_revalidate, stale_if_error, early_refresh, jitter, max_body_bytes, encode, methods,
+            host, strip_set_cookie, store_tokens, enabled.
 
     Raises:
         OptionError: a bad pattern or option, or options that contradict each other.

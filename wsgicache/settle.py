@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import Final
 
 from .conditional import COOKIES
+from .encode import fits
 from .entry import FOREVER, Entry, Headers, Terms, intern_pairs, intern_terms
-from .fields import EMPTY, HOP_BY_HOP, Directives, cache_control, string_list, targeted, vary_names
+from .fields import EMPTY, HOP_BY_HOP, IDENTITY, Directives, cache_control, string_list, targeted, vary_names
 from .freshness import HEURISTIC_STATUSES, Lifetime, explicit_lifetime, heuristic_lifetime, initial_age
 from .head import Head
 from .hints import Hints
 from .journal import Mark
-from .key import MEMO_LIMIT, varying_values
+from .key import CODING_FIELD, MEMO_LIMIT, varying_values
 from .outcome import Reason
 from .plan import Plan
 from .policy import NO_COOKIES, Admission
@@ -331,7 +332,7 @@ def _terms_for(
         stale_if_error=0 if never else _window(directives, "stale-if-error", plan),
         keep=plan.settings.keep if validator or plan.profile.obey_request else 0,
         groups=groups,
-        varying=varying_fields(plan, fields),
+        varying=varying_fields(plan, fields) if not plan.encode else _with_coding(plan, head),
         for_cookies=not plan.profile.cookies_bypass or _shares_cookies(directives),
         for_credentials=_shares_credentials(directives),
         always_validate=always,
@@ -373,6 +374,13 @@ def varying_fields(plan: Plan, fields: Mapping[str, str]) -> tuple[str, ...]:
     if plan.cookies.named is not None:
         names = tuple([name for name in names if name != "cookie"])
     return tuple(sorted({*names, *plan.varying})) if plan.varying else names
+
+
+def _with_coding(plan: Plan, head: Head) -> tuple[str, ...]:
+    """The varying fields, and our own where the page may have forms if its body is long enough."""
+    varying = varying_fields(plan, head.fields)
+    fit = fits(head.code, head.fields, varying)
+    return tuple(sorted((*varying, CODING_FIELD))) if fit else varying
 
 
 def groups_of(plan: Plan, fields: Mapping[str, str], hints: Hints) -> tuple[str, ...]:
@@ -476,6 +484,8 @@ def make_entry(
     values = varying_values(terms.varying, admission.value_of) if terms.varying else ()
     if values is None:
         return None
+    if values and CODING_FIELD in terms.varying:
+        values = _as_the_app_gave_it(terms.varying, values)
     if values and sum([len(value or "") for value in values]) > admission.plan.settings.max_key_bytes:
         return None
     fields = head.fields
@@ -483,3 +493,8 @@ def make_entry(
     since = now - age_on_arrival(head, asked, now) if known else min(asked, now)
     headers = stored_headers(head, settlement.dropped, len(body))
     return Entry(admission.key, terms, headers, body, since, since + terms.lifetime, born, values)
+
+
+def _as_the_app_gave_it(varying: Sequence[str], values: Sequence[str | None]) -> tuple[str | None, ...]:
+    """The values that select what the app gave: in our coding it is not, whatever the request accepts."""
+    return tuple([IDENTITY if name == CODING_FIELD else v for name, v in zip(varying, values, strict=True)])

@@ -22,12 +22,13 @@ from .capture import (
     for_client,
 )
 from .collapse import Boarding, Flight
-from .engine import Engine, Found
+from .engine import Engine, Found, place
 from .entry import Entry, Headers
-from .environs import SAYS_NOTHING, changed, changes_for, refresh_environ
+from .environs import SAYS_NOTHING, changed, changes_for, knowing_no_forms, refresh_environ
 from .facts import CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill
 from .forks import check as check_for_fork
+from .forms import can_be_coded
 from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .outcome import Outcome, Reason
@@ -58,8 +59,8 @@ class Middleware:
     """
 
     def __init__(self, app: App, engine: Engine) -> None:
-        self.app = app
         self.engine = engine
+        self.app = app
         settings = engine.settings
         self._queue = Queue(engine)
         self._enabled = settings.enabled
@@ -75,6 +76,16 @@ class Middleware:
         )
         self._methods_alike = all([rule.options["methods"] is None for rule in engine.rules])
         self._warned_of_processes = engine.peek is None or engine.shared
+
+    @property
+    def app(self) -> App:
+        """The wrapped app; another one may take its place."""
+        return self._app
+
+    @app.setter
+    def app(self, app: App) -> None:
+        self._app = app
+        self._ask = knowing_no_forms(app) if any([plan.encode for plan in self.engine.plans]) else app
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request: the hit path.
@@ -263,7 +274,7 @@ class Middleware:
         show_key = SECRET_HEADER in environ and self._shows_key(environ)
         head = HeadOnly(outcome, start_response, self.engine, show_key, seen)
         try:
-            return self.app(environ, head)
+            return self._ask(environ, head)
         finally:
             self._record(outcome)
 
@@ -371,6 +382,8 @@ class Middleware:
                     outcome.reason = Reason.HIT_EARLY_REFRESH
             except Exception as error:
                 self.engine.observer.fault("refreshing", error)
+        elif admission.plan.encode:
+            after = self._encode_behind(environ, admission, entry)
         chunks = self._send_entry(environ, start_response, admission, entry, outcome)
         return chunks if after is None else Closing(chunks, after)
 
@@ -383,7 +396,8 @@ class Middleware:
         outcome: Outcome,
     ) -> Iterable[bytes]:
         try:
-            made = answer(entry, admission.facts)
+            encode = admission.plan.encode
+            made = self.engine.forms.answer(entry, admission) if encode else answer(entry, admission.facts)
             now = self._clock.wall()
             outcome.tell_ttl(entry.ttl(now))
             outcome.status = int(made.status[:3])
@@ -464,8 +478,8 @@ class Middleware:
                 raise
             return self._without_cache(environ, start_response, "preparing", error)
         if fill.admission.facts.method != "HEAD":
-            return capture.run(self.app, seen)
-        return Bodiless(capture.run(self.app, seen))
+            return capture.run(self._ask, seen)
+        return Bodiless(capture.run(self._ask, seen))
 
     def _environ_for_fill(self, environ: Environ, fill: Fill) -> Environ:
         """What the app sees when its answer may be stored: unkeyed means unseen (house rule 6).
@@ -492,16 +506,39 @@ class Middleware:
 
         Returns whether that is going to happen, and what to do after the response, if anything.
         """
-        refresher = self.engine.refresher
         clean = refresh_environ(environ, admission, found)
         if clean is None:
             return False, None
         job = partial(self._refresh, clean, found.entry if found.early else None)
+        return self._behind(environ, found.key, job)
+
+    def _encode_behind(
+        self, environ: Environ, admission: Admission, entry: Entry
+    ) -> Callable[[], None] | None:
+        """Have the form made that this client would have got. Returns what to do after the response."""
+        try:
+            coding = admission.missing_form(entry)
+            if coding is None or admission.refuses_plain or not can_be_coded(entry):
+                return None  # who refuses the page gets a form at once
+            job = partial(self.engine.forms.make, entry, coding)
+            return self._behind(environ, f"{coding} of {place(entry)}", job)[1]
+        except Exception as error:
+            self.engine.observer.fault("encoding", error)
+            return None
+
+    def _behind(
+        self, environ: Environ, key: str, job: Callable[[], bool]
+    ) -> tuple[bool, Callable[[], None] | None]:
+        """Do something that this visitor does not wait for: on a thread, or after this response.
+
+        Returns whether that is going to happen, and what to do after the response, if anything.
+        """
+        refresher = self.engine.refresher
         if environ.get("wsgi.multithread"):
-            return refresher.submit(found.key, job), None
-        if not refresher.wants(found.key):
+            return refresher.submit(key, job), None
+        if not refresher.wants(key):
             return False, None
-        return True, partial(self._run_behind, found.key, job)
+        return True, partial(self._run_behind, key, job)
 
     def _run_behind(self, key: str, job: Callable[[], bool]) -> None:
         """Refresh after the response; a fault of ours is no error of the response."""

@@ -1,6 +1,7 @@
 """Keys and collisions (KEY), private data (PRV), varying and negotiation (VAR)."""
 
 import itertools
+import zlib
 
 import pytest
 from case_helpers import HTML, VICTIM, Site, control, page
@@ -499,3 +500,69 @@ def test_var_08_each_coding_has_its_own_etag_where_the_cache_makes_them():
         assert site.ask(headers={"If-None-Match": tag}, HTTP_ACCEPT_ENCODING=coding).code == 304
         other = "" if coding else "gzip"
         assert site.ask(headers={"If-None-Match": tag}, HTTP_ACCEPT_ENCODING=other).code == 200
+
+
+LONG = b"<p>a page that is long enough</p>" * 60
+
+
+def decoded(reply):
+    told = reply.field("Content-Encoding")
+    return told, zlib.decompress(reply.body, 31) if told == "gzip" else reply.body
+
+
+@pytest.mark.parametrize(
+    ("given", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("br, gzip", "gzip"),
+        ("gzip;q=0.001, deflate", "gzip"),
+        ("*", "gzip"),
+        ("gzip, identity;q=0", "gzip"),
+        ("*;q=0, gzip", "gzip"),
+        ("gzip;q=0", None),
+        ("*;q=0, identity", None),
+        ("identity, gzip;q=0.5", None),
+        ("br", None),
+        ("gzip;q=abc, ;;, \x00", None),
+        ("", None),
+        (None, None),
+    ],
+    ids=repr,
+)
+def test_var_05_forms_of_ours(given, coding):
+    site = Site(page(HTML, body=LONG), encode="gzip")
+    for field in ("gzip", "gzip", given, given):
+        reply = site.ask(HTTP_ACCEPT_ENCODING=field)
+        site.refreshed()
+    assert reply.is_hit
+    assert decoded(reply) == (coding, LONG)
+    assert site.app.calls == 1
+
+
+@pytest.mark.parametrize("given", ["*;q=0", "identity;q=0", "br, identity;q=0"])
+def test_var_05_where_no_form_of_ours_is_acceptable_the_app_decides(given):
+    site = Site(page(HTML, body=LONG), encode="gzip")
+    site.fill()
+    reply = site.ask(HTTP_ACCEPT_ENCODING=given)
+    assert reply.cache["fwd"] == "vary-miss"
+    assert site.app.calls == 2
+
+
+@pytest.mark.parametrize("tag", ['"v1"', 'W/"v1"', None])
+def test_var_08_each_form_of_ours_has_its_own_etag(tag):
+    site = Site(page(HTML, *([("ETag", tag)] if tag else []), body=LONG), encode="br,gzip")
+    tags = {}
+    for coding in ("gzip", "br", ""):
+        for _ in range(3):
+            reply = site.ask(HTTP_ACCEPT_ENCODING=coding)
+            site.refreshed()
+        assert reply.is_hit
+        assert (reply.field("Content-Encoding") or "") == coding
+        tags[coding] = reply.field("ETag")
+    weak = tag is not None and tag.startswith("W/")
+    assert len(set(tags.values())) == (1 if weak else 3)
+    for coding, known in tags.items():
+        for other in tags:
+            reply = site.ask(headers={"If-None-Match": known}, HTTP_ACCEPT_ENCODING=other)
+            assert (reply.is_hit, reply.code) == (True, 304 if weak or other == coding else 200)
+    assert site.app.calls == 1

@@ -18,7 +18,7 @@ LAYERS = {
     "1 core": [
         "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
-        "cookiepass", "hints", "routes", "sitemap", "early",
+        "cookiepass", "hints", "routes", "sitemap", "early", "encode",
     ],
     "2 stores": [
         "forks", "stores", "stores.memory", "stores.budgets", "stores.segments", "stores.sieve",
@@ -37,8 +37,8 @@ LAYERS = {
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "savings", "sharing",
-        "history", "switches", "engine", "fill", "queueing", "config", "explain", "purge", "inventory",
-        "warm", "checks",
+        "history", "switches", "forms", "engine", "fill", "queueing", "config", "explain", "purge",
+        "inventory", "warm", "checks",
     ],
     "4 adapter": ["capture", "environs", "wsgi"],
     "5 faces": [

@@ -47,6 +47,8 @@ VALUES = {
     "max_error_ttl": (3, "3", 3),
     "harmless_cookies": (["a", "b_*"], "a, b_*", ("a", "b_*")),
     "lookup_cookies": (("x",), "x", ("x",)),
+    "encode": (["br", "gzip"], "br,gzip", ("br", "gzip")),
+    "encode_min_bytes": (2048, "2KiB", 2048),
     "languages": (["de", "en-GB"], "de,en-GB", ("de", "en-GB")),
     "drop_fields": (["X-A", "x-b"], "X-A, x-b", ("x-a", "x-b")),
     "targeted_fields": (["CDN-Cache-Control"], "CDN-Cache-Control", ("cdn-cache-control",)),
@@ -283,6 +285,9 @@ SOURCES = {
         ("enabled", "perhaps", "give true or false"),
         ("wait_timeout", "x", "give seconds"),
         ("targeted_fields", "a b", "is not a header field name"),
+        ("encode", "deflate", "give some of: gzip, br, zstd"),
+        ("encode", "gzip,br,gzip", "give each coding once"),
+        ("encode_min_bytes", "0", "above zero"),
     ],
 )
 def test_a_bad_value_names_key_value_place_and_remedy(source, place, name, value, remedy):

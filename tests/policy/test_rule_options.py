@@ -227,6 +227,20 @@ def test_enabled():
     assert site.ask().detail == "BYPASS_RULE"
 
 
+@shows("encode")
+def test_encode():
+    for given in ("gzip", ("gzip",), ["gzip"]):
+        site = Site(page(HTML, body=b"<p>page</p>" * 200), rules=[Rule("/b", encode=given)])
+        assert site.fill("/a").all("vary") == []
+        assert site.fill("/b").field("vary") == "Accept-Encoding"
+    for given in ((), ""):
+        site = Site(
+            page(HTML, body=b"<p>page</p>" * 200), encode="gzip", rules=[Rule("/b", encode=given), Rule("/*")]
+        )
+        assert site.fill("/a").field("vary") == "Accept-Encoding"
+        assert site.fill("/b").all("vary") == []
+
+
 def test_every_option_of_the_table_is_shown_here():
     assert set(SHOWN) == set(RULE_OPTIONS)
 

@@ -150,21 +150,23 @@ ROUNDS = st.lists(
 class Twin:
     """Two caches that see the same: one as it is, one without its fast path."""
 
-    def __init__(self, profile):
+    def __init__(self, profile, encode=()):
         self.world = {"version": 0}
         self.clock = FakeClock()
         self.sites = [Site(self.world), Site(self.world)]
-        self.caches = [self._cache(site, profile) for site in self.sites]
+        self.caches = [self._cache(site, profile, encode) for site in self.sites]
         self.caches[1]._peek = lambda key: None
         self.hits = 0
 
-    def _cache(self, site, profile):
+    def _cache(self, site, profile, encode):
         cache = new_cache(
             site,
             clock=self.clock,
             profile=profile,
             secret="hush",
             stale_if_error=60,
+            encode=encode,
+            encode_min_bytes=1,
             rules=[
                 Rule("/admin/*", bypass=True, name="admin"),
                 Rule("/vary*", query="key", ignore_query=("utm_*",)),
@@ -219,11 +221,12 @@ class Twin:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     profile=st.sampled_from(["safe", "safe", "rfc"]),
+    encode=st.sampled_from([(), ("gzip", "br")]),
     pool=st.lists(requests(), min_size=1, max_size=3),
     rounds=ROUNDS,
 )
-def test_both_ways_agree_over_random_traffic(profile, pool, rounds):
-    twin = Twin(profile)
+def test_both_ways_agree_over_random_traffic(profile, encode, pool, rounds):
+    twin = Twin(profile, encode)
     for asked, (kind, value) in rounds:
         for which in asked:
             twin.compare(pool[which % len(pool)])
@@ -237,12 +240,13 @@ def test_both_ways_agree_over_random_traffic(profile, pool, rounds):
 @given(
     profile=st.sampled_from(["safe", "rfc"]),
     path=st.sampled_from(["/", "/vary", "/public", "/lang", "/cookie", "/tagged"]),
+    accept=st.sampled_from([None, "gzip", "br;q=0.5, gzip", "gzip, identity;q=0", "identity;q=0"]),
     odd=requests(),
 )
-def test_a_warm_page_does_not_hide_what_is_odd_about_a_request(profile, path, odd):
+def test_a_warm_page_does_not_hide_what_is_odd_about_a_request(profile, path, accept, odd):
     """The page is armed first, so that whatever is odd meets the fast path."""
-    twin = Twin(profile)
-    plain = {"PATH_INFO": path}
+    twin = Twin(profile, () if accept is None else ("br", "gzip"))
+    plain = {"PATH_INFO": path, "HTTP_ACCEPT_ENCODING": accept}
     for _ in range(3):
         twin.compare(plain)
     twin.compare({**odd, **plain})
