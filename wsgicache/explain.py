@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -14,6 +15,7 @@ from .encode import coding_of
 from .engine import Engine, Found
 from .entry import Entry
 from .facts import Facts
+from .fields import is_token
 from .key import parse_url, split_key, varying_values
 from .outcome import Reason
 from .policy import Admission
@@ -48,6 +50,10 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.REQUEST_DIRECTIVE: "Leave out the request's Cache-Control or Pragma, or use the safe profile.",
     Reason.STORE_DOWN: "Get the store to answer again; see the log.",
 }
+
+
+_VALUE: Final = re.compile(r"[^\0\r\n\u0100-\U0010ffff]*")
+"""The value of a field, as a server may hand it over (RFC 9110 §5.5, PEP 3333)."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +185,16 @@ def environ_for(url: str, method: str, headers: Mapping[str, str]) -> dict[str, 
     """An environ as a WSGI server would make it for this request.
 
     Raises:
-        ValueError: the URL is neither a path nor an absolute http(s) URL.
+        ValueError: the URL is neither a path nor an absolute http(s) URL, or there is no such request.
     """
     origin, path, query = parse_url(url)
+    if not is_token(method):
+        raise ValueError(f"method = {method!r} is no method: it is one word, such as GET")
+    for name, value in headers.items():
+        if not is_token(name):
+            raise ValueError(f"{name!r} is no name of a field")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"{name}: a field is text on one line, of characters up to U+00FF")
     environ = create_environ(
         path="/", base_url=f"{origin or 'http://localhost'}/", method=method, headers=dict(headers)
     )

@@ -24,7 +24,7 @@ from werkzeug.wrappers import Request, Response
 
 from ..purge import Purged
 from ..stores import StoreError
-from . import figures, pages
+from . import endpoint, figures, pages
 from .guard import Guard
 from .session import BY_APP, BY_FIELD, BY_SECRET, Gate, Guesses, Session, Sessions, is_same_origin
 
@@ -90,7 +90,7 @@ class Dashboard:
 
     def __init__(
         self,
-        cache: pages.Cache,
+        cache: endpoint.Cache,
         guard: Guard,
         path: str,
         admin_auth: Callable[[dict[str, Any]], bool] | None = None,
