@@ -286,10 +286,8 @@ class Middleware:
         self, environ: Environ, start_response: StartResponse, admission: Admission
     ) -> Iterable[bytes]:
         """The request does not use the cache. An unsafe one still invalidates."""
-        outcome = Outcome(
-            admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label, method=admission.facts.method
-        )
-        outcome.path = admission.facts.path
+        outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label)
+        outcome.path, outcome.method = admission.facts.path, admission.facts.method
         if not is_unsafe(admission.facts.method):
             return self._watch(environ, start_response, outcome)
         heads: list[Head] = []

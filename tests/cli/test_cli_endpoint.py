@@ -181,8 +181,15 @@ def test_one_of_several_workers_says_that_it_is(cache, command, listening):
     for path in ("/a", "/b"):
         ask(cache, f"{origin}{path}")
     told = run(*command, "--endpoint", f"{origin}/.cache", env=ENV)
-    assert "this is about the one that answered" in told.stderr
+    assert "one of several workers answered" in told.stderr
     assert ("in the worker that answered" in told.stdout) is ("disable" in command)
+
+
+def test_check_warns_of_several_workers_with_a_memory_each(cache, listening):
+    origin = listening(lambda environ, start: cache({**environ, "wsgi.multiprocess": True}, start))
+    found = {one["subject"]: one for one in data("check", "--endpoint", f"{origin}/.cache", env=ENV)}
+    assert found["store"]["level"] == "warning"
+    assert "a purge reaches one worker" in found["store"]["text"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

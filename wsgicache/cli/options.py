@@ -18,8 +18,8 @@ from .site import Site, Source, open_site
 Command = Callable[..., Any]
 
 ALONE: Final = (
-    "note: the site runs several worker processes, and with memory:// each has a cache of its own: this is "
-    "about the one that answered; a store that they share, such as lmdb:///var/cache/site, makes them one"
+    "note: one of several workers answered, for its own memory:// alone; a store that they share, such as "
+    "lmdb:///var/cache/site, makes them one cache"
 )
 
 _SOURCE = (
