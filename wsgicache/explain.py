@@ -116,7 +116,8 @@ class Explanation:
         rows.append(("", self.reason.sentence))
         rows.append(("rule", f"{self.rule or 'none'}, profile {self.profile}"))
         if self.key is not None:
-            rows.append(("key", " ".join(f"{name}={value!r}" for name, value in self.key.items() if value)))
+            told = (f"{name}={_readable(value)!r}" for name, value in self.key.items() if value)
+            rows.append(("key", " ".join(told)))
         if self.variant is not None:
             told = (f"{name}={'absent' if v is None else repr(v)}" for name, v in self.variant.items())
             rows.append(("variant", " ".join(told)))
@@ -212,6 +213,14 @@ def _raw_path(url: str, origin: str | None) -> str:
     if origin is not None:
         text = "/" + text.partition("://")[2].partition("/")[2]
     return quote(text, safe="%/:@!$&'()*+,;=~-._")
+
+
+def _readable(value: str) -> str:
+    """A part of a key, whose bytes WSGI gives as latin-1, as the text that it is; else as it stands."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def _key_parts(admission: Admission) -> dict[str, str] | None:

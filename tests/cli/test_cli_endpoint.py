@@ -224,6 +224,9 @@ def test_a_store_that_does_not_acknowledge_has_exit_code_3(endpoint, cache):
         ("{0}?x", ENV, "give the site's admin_path"),
         ("ftp://x/", ENV, "give the site's admin_path"),
         ("/.cache", ENV, "give the site's admin_path"),
+        ("http://[/", ENV, "Invalid IPv6 URL"),
+        ("http://localhost:x/.cache", ENV, "Port could not be cast"),
+        ("http://me:word@localhost/.cache", ENV, "the secret is no part of the address"),
     ],
 )
 def test_an_endpoint_that_cannot_be_used(endpoint, where, env, told):
@@ -235,6 +238,35 @@ def test_an_endpoint_that_cannot_be_used(endpoint, where, env, told):
 def test_a_site_without_an_endpoint(listening):
     origin = listening(cli_site.bare)
     assert "is no endpoint of wsgicache" in complaint("stats", "--endpoint", f"{origin}/.cache", env=ENV)
+
+
+def test_a_site_that_has_moved(listening):
+    def moved(environ, start_response):
+        start_response("308 Permanent Redirect", [("Location", "https://example.com/.cache/stats")])
+        return []
+
+    line = complaint("stats", "--endpoint", f"{listening(moved)}/.cache", env=ENV)
+    assert "answers 308, to https://example.com/.cache/stats: give the address of the site itself" in line
+
+
+def test_a_site_that_speaks_no_tls(endpoint):
+    where = endpoint.replace("http:", "https:")
+    line = complaint("stats", "--endpoint", where, env=ENV, code=3)
+    assert "no TLS that can be trusted" in line
+
+
+def test_a_watch_over_workers_that_count_apart(cache, listening):
+    other = WSGICache(cli_site.bare, secret=SECRET, admin_path="/.cache")
+    workers = [cache, other]
+
+    def balanced(environ, start_response):
+        workers.reverse()
+        return workers[0](environ, start_response)
+
+    origin = listening(balanced)
+    ask(cache, f"{origin}/a")
+    watch = ("stats", "--watch", "--every", "0.1", "--times", "3", "--endpoint", f"{origin}/.cache")
+    assert "lower than before: the counters began again, or another worker" in say(*watch, env=ENV)
 
 
 def test_one_of_another_version(listening):

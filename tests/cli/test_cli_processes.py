@@ -1,6 +1,7 @@
 """The command in a process of its own, against a site in another, over real stores."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -284,3 +285,22 @@ def _read(leader):
         return os.read(leader, 65536)
     except OSError:  # the other end is closed
         return b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("options", ["", " --json"])
+def test_output_that_cannot_be_written_is_one_line(tmp_path, options):
+    done = _in_shell(f"ls --store lmdb://{tmp_path}{options} > /dev/full")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no space is left there" in done.stderr
+
+
+def test_a_closed_output_is_no_error(tmp_path):
+    done = _in_shell(f"ls --store lmdb://{tmp_path} >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _in_shell(words):
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = f"{sys.executable} -m wsgicache {words}"
+    return subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True, timeout=60)

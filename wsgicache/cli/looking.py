@@ -121,7 +121,10 @@ def _show_stats(
         misses = numbers["misses"] - before["misses"]
         asked = numbers["requests"] - before["requests"]
         ratio = share(hits / (hits + misses) if hits + misses > 0 else None)
-        rows.append(("just now", f"{asked / every:,.1f} requests/s told, hit ratio {ratio}"))
+        now = f"{asked / every:,.1f} requests/s told, hit ratio {ratio}"
+        if min(hits, misses, asked) < 0:
+            now = "lower than before: the counters began again, or another worker answered"
+        rows.append(("just now", now))
     out.pairs(rows)
     _show_store(out, numbers["store"])
     if numbers["reasons"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
@@ -20,6 +21,7 @@ _PATIENCE: Final = 30.0
 """Seconds: counting what a purge matched takes a walk through the store."""
 
 _LARGEST: Final = 16 << 20
+_MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _NEAR: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -35,7 +37,12 @@ class HttpControl:
     """
 
     def __init__(self, endpoint: str, secret: str | None) -> None:
-        parts = urlsplit(endpoint)
+        try:
+            parts = urlsplit(endpoint)
+        except ValueError as error:
+            raise Failure(f"--endpoint {endpoint}: {error}") from None
+        if parts.username is not None:
+            raise Failure("--endpoint: the secret is no part of the address: set WSGICACHE_SECRET")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise Failure(f"--endpoint {endpoint}: give the site's admin_path, as https://example.com/.cache")
         if not secret:
@@ -47,6 +54,7 @@ class HttpControl:
         self.is_one_of_several = False
         self.is_cut = False
         self._endpoint = endpoint.rstrip("/")
+        self._moved = ""
         self._parts = parts
         self._secret = secret
 
@@ -152,6 +160,10 @@ class HttpControl:
             return told
         if status == 403:
             raise Failure(f"{self._endpoint}: the site has another secret than the one here")
+        if status in _MOVED:
+            raise Failure(
+                f"{self._endpoint} answers {status}, to {self._moved}: give the address of the site itself"
+            )
         if status == 501 and said:
             raise NotImplementedError(str(said))
         if status == 503 and said:
@@ -176,8 +188,13 @@ class HttpControl:
         try:
             connection.request(method, f"{parts.path.rstrip('/')}/{action}", body, headers)
             response = connection.getresponse()
+            self._moved = response.headers.get("Location", "nowhere")
             self.is_one_of_several = response.headers.get(WORKERS) == ONE_OF_SEVERAL
             return response.status, response.read(_LARGEST)
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", "") or error.reason or error
+            text = f"{self._endpoint}: no TLS that can be trusted: {why}; is it http://, or self-signed?"
+            raise Failure(text, DOWN) from None
         except (OSError, http.client.HTTPException) as error:
             text = f"{self._endpoint} does not answer: {error or type(error).__name__}; is the site running?"
             raise Failure(text, DOWN) from None
