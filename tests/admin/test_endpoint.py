@@ -220,6 +220,22 @@ def test_mistakes(data, error):
     assert site.ask().is_hit
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"urls": ["x" * 60000]},
+        {"urls": [{"a": "x" * 60000}]},
+        {"x" * 60000: 1},
+        b'{"urls": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"all": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_an_error_is_no_echo(data):
+    reply = Site().post("/.cache/purge", data)
+    assert reply.code == 400
+    assert len(told(reply)["error"]) <= 501
+
+
 def test_adm_03_a_form_of_another_site_is_refused_even_with_the_secret():
     site = Site()
     site.warm()

@@ -46,6 +46,9 @@ from .guard import Guard
 MAX_BYTES: Final = 1 << 16
 """Larger requests are refused."""
 
+LONGEST: Final = 500
+"""Characters of an error that are told."""
+
 LISTED: Final = 1000
 """Responses and URLs that one answer lists at most."""
 
@@ -165,7 +168,7 @@ class Endpoint:
 
     def _answer(self, environ: dict[str, Any]) -> Response:
         if not self._guard.admits(environ):
-            return _json({"error": "this needs the secret of the cache, as Wsgicache-Secret"}, 403)
+            return _refusal("this needs the secret of the cache, as Wsgicache-Secret", 403)
         response = self._told(environ)
         response.headers[WORKERS] = self._workers(environ)
         return response
@@ -183,15 +186,15 @@ class Endpoint:
             answer = self._act(request)
             return answer if isinstance(answer, Response) else _json(answer)
         except UnicodeError as error:
-            return _json({"error": f"not text: {error}"}, 400)
+            return _refusal(f"not text: {error}", 400)
         except (ValueError, KeyError) as error:
-            return _json({"error": str(error.args[0] if error.args else error)}, 400)
+            return _refusal(str(error.args[0] if error.args else error), 400)
         except (ImportError, NotImplementedError) as error:
-            return _json({"error": str(error)}, 501)
+            return _refusal(str(error), 501)
         except StoreError as error:
-            return _json({"error": f"the store did not acknowledge it: {error}"}, 503)
+            return _refusal(f"the store did not acknowledge it: {error}", 503)
         except HTTPException as error:
-            response = _json({"error": error.description}, error.code or 500)
+            response = _refusal(str(error.description), error.code or 500)
             response.headers.extend([pair for pair in error.get_headers() if pair[0] == "Allow"])
             return response
 
@@ -355,6 +358,16 @@ def _object(request: Request, names: tuple[str, ...]) -> dict[str, Any]:
         if name not in names:
             raise ValueError(f"unknown name {name!r}; known: {', '.join(names)}")
     return dict(asked)
+
+
+def _refusal(error: str, status: int) -> Response:
+    """What went wrong; what is long in it was the client's own words."""
+    return _json({"error": shorten(error)}, status)
+
+
+def shorten(text: str) -> str:
+    """A text of which a client may have made up the most, in a length for people."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _json(data: Any, status: int = 200) -> Response:
