@@ -286,9 +286,10 @@ class Middleware:
         self, environ: Environ, start_response: StartResponse, admission: Admission
     ) -> Iterable[bytes]:
         """The request does not use the cache. An unsafe one still invalidates."""
-        outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label)
-        outcome.path, outcome.method = admission.facts.path, admission.facts.method
-        if not is_unsafe(admission.facts.method):
+        facts, rule = admission.facts, admission.plan.label
+        outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=rule, method=facts.method)
+        outcome.path, outcome.query = facts.path, facts.query
+        if not is_unsafe(facts.method):
             return self._watch(environ, start_response, outcome)
         heads: list[Head] = []
 

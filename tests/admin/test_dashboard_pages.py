@@ -496,6 +496,7 @@ def test_the_last_decisions_the_newest_first(site, browser):
     assert "For a hit: Disable the rule" in rows[1][3]
     assert rows[1][6] == "admin"
     assert rows[3][2] == "http://example.com/post/1"
+    assert rows[2][2] == "/post/1?x=1", "what bypasses has no key, but a query"
 
 
 def test_only_so_many_are_kept(site, browser):
@@ -517,6 +518,15 @@ def test_a_decision_leads_to_what_would_be_now(site, browser):
     html = browser.page(link.removeprefix(BASE))
     assert "BYPASS_RULE" in html.main.get_text()
     assert "Disable the rule" in html.main.get_text()
+
+
+@pytest.mark.parametrize("url", ["/post/1?x=1&y=%26", "/caf%C3%A9?x=%C3%A9", "/a%25b?x", "/admin/%3Cb%3E"])
+def test_a_bypass_leads_to_its_own_path_and_query(url, site, browser):
+    reply = site.ask(url)
+    link = browser.page("pages/recent").table.tbody.a["href"]
+    html = browser.page(link.removeprefix(BASE))
+    assert html.find("input", id="url")["value"] == url
+    assert reply.detail in html.main.get_text()
 
 
 @pytest.mark.parametrize("method", ["POST", "PROPFIND", "HEAD"])

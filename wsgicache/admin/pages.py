@@ -12,7 +12,7 @@ from werkzeug.wrappers import Request
 from ..engine import RECENT
 from ..explain import REMEDIES
 from ..history import Point
-from ..key import split_key
+from ..key import plain_target, split_key
 from ..observe import Decision, summary
 from ..options import RULE_OPTIONS
 from ..outcome import Reason
@@ -205,11 +205,10 @@ def _reasons(counted: Mapping[str, int]) -> list[tuple[Reason, int]]:
 def _decision(decision: Decision) -> Shown:
     outcome = decision.outcome
     parts = None if not outcome.key else split_key(outcome.key)
-    shown = outcome.path or "" if parts is None else f"{parts.origin}{parts.path}"
-    if parts is not None and parts.query:
-        shown += f"?{parts.query}"
+    path, query = (outcome.path or "", outcome.query) if parts is None else (parts.path, parts.query)
+    shown = f"{'' if parts is None else parts.origin}{path}{'?' if query else ''}{query or ''}"
     more = [reason for reason in (outcome.settled, outcome.detail) if reason not in (None, outcome.reason)]
-    asked = {"url": (outcome.path or "") if parts is None else parts.url}
+    asked = {"url": plain_target(path, query or "") if parts is None else parts.url}
     if outcome.method not in (None, "GET"):
         asked["method"] = str(outcome.method)
     return Shown(
