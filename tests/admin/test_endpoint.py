@@ -279,6 +279,17 @@ def test_numbers():
     assert site.post("/.cache/stats", {}).code == 405
 
 
+def test_numbers_are_those_of_all_workers_that_share_a_store():
+    server = SharedServer()
+    sites = [Site(store=SharedStore(server)) for _ in range(2)]
+    for site in sites:
+        site.ask("/post/1")
+        site.cache.engine.counts.add(0.0)
+    sites[0].ask("/post/1")  # what this worker has not told yet is in it
+    numbers = told(sites[0].get("/.cache/stats"))
+    assert (numbers["requests"], numbers["hits"], numbers["misses"]) == (3, 2, 1)
+
+
 def test_explain():
     site = Site()
     site.warm()

@@ -2,8 +2,8 @@
 
     POST /.cache/purge     {"urls": ["/post/1"], "prefixes": [], "groups": ["posts"], "all": false,
                             "soft": false, "wait": false, "count": false, "list": false, "dry_run": false}
-    GET  /.cache/stats     counters of this worker
-    GET  /.cache/metrics   of all workers where they share a store, as Prometheus reads them
+    GET  /.cache/stats     counters of all workers where they share a store, else of this one
+    GET  /.cache/metrics   the same, as Prometheus reads them
     GET  /.cache/entries?prefix=/post&group=posts&limit=100&after=…
     GET  /.cache/entries?url=/post/1
     GET  /.cache/explain?url=/post/1
@@ -38,6 +38,7 @@ from ..entry import Entry
 from ..explain import Explanation
 from ..inventory import Inventory
 from ..key import prefix_target, split_key, url_target
+from ..observe import summary
 from ..purge import Purged
 from ..rules import RuleSet
 from ..stores import StoreError
@@ -111,10 +112,6 @@ class Cache(Protocol):
         """See `WSGICache.inventory`."""
         ...
 
-    def stats(self) -> dict[str, Any]:
-        """See `WSGICache.stats`."""
-        ...
-
     def metrics(self) -> Response:
         """See `WSGICache.metrics`."""
         ...
@@ -143,7 +140,7 @@ class Endpoint:
         self._purge_method = purge_method
         self._actions: Mapping[tuple[str, str], Callable[[Request], Any]] = {
             ("POST", "purge"): self._purge,
-            ("GET", "stats"): lambda request: cache.stats(),
+            ("GET", "stats"): lambda request: self._stats(),
             ("GET", "metrics"): lambda request: cache.metrics(),
             ("GET", "entries"): self._entries,
             ("GET", "explain"): lambda request: self._explain(request, request.args, {}),
@@ -263,6 +260,10 @@ class Endpoint:
             soft=asked["soft"],
         )
         return _counted([split_key(entry.key).url for entry in found])
+
+    def _stats(self) -> dict[str, Any]:
+        engine = self._cache.engine
+        return {**summary(engine.counters()[0]), "store": dict(engine.store.stats())}
 
     def _entries(self, request: Request) -> dict[str, Any]:
         """What is stored: heads and numbers of one URL, or numbers of many."""

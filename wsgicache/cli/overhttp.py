@@ -66,7 +66,7 @@ class HttpControl:
     # --- what can be done --------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Counters of the worker that answers."""
+        """Counters of all workers where they share a store, else of the worker that answers."""
         numbers = self._ask("GET", "stats")
         return numbers if isinstance(numbers, dict) and "requests" in numbers else self._strange()
 
