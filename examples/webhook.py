@@ -10,6 +10,7 @@ Run it:
 
 import hmac
 import os
+from urllib.parse import quote
 
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Request, Response
@@ -35,12 +36,16 @@ def make_application(secret, client):
             if not hmac.compare_digest(sent.encode(), made.encode()):
                 raise Forbidden("the signature is not ours")
             message = request.get_json()
-            if not isinstance(message, dict) or not isinstance(message.get("slug"), str):
+            if (
+                not isinstance(message, dict)
+                or not isinstance(message.get("slug"), str)
+                or not message["slug"].isprintable()
+            ):
                 raise BadRequest("send the slug of the post")
         except HTTPException as error:
             return error
         try:
-            client.purge(f"/posts/{message['slug']}", wait=True)
+            client.purge(f"/posts/{quote(message['slug'], safe='')}", wait=True)
             client.purge_groups("posts", wait=True)  # the pages that list posts carry this group
         except StoreError as error:
             return ServiceUnavailable(f"nothing was purged, send it again: {error}")
@@ -53,7 +58,8 @@ def __getattr__(name):
     """The application is made when a server asks for it, of what the environment says."""
     if name != "application":
         raise AttributeError(name)
-    missing = [variable for variable in ("WEBHOOK_SECRET", "STORE") if variable not in os.environ]
+    # An empty secret is none: anybody could sign with it.
+    missing = [variable for variable in ("WEBHOOK_SECRET", "STORE") if not os.environ.get(variable)]
     if missing:
         raise SystemExit(f"the webhook needs {' and '.join(missing)} in the environment: see its first lines")
     return make_application(os.environ["WEBHOOK_SECRET"], Client(os.environ["STORE"]))

@@ -147,7 +147,7 @@ class WSGICache(Purges, Middleware):
             headers: the request's fields.
 
         Raises:
-            ValueError: the text is neither a path nor an absolute URL.
+            ValueError: the text is neither a path nor an absolute URL, or method or headers are none.
         """
         return explain(self.engine, url, method, headers or {})
 

@@ -34,11 +34,11 @@ from .outcome import Reason
 from .owed import Owed
 from .plan import Plan, plans_for
 from .policy import Admission, admit, judge
-from .ready import ALWAYS, Ready, ReadyVariants, ready
+from .ready import ALWAYS, Both, Ready, ReadyVariants, Trust, ready
 from .routes import OTHER, route_of
 from .rules import RuleSet
 from .search import search_rules
-from .sharing import SITE, SharedCounts, describe
+from .sharing import EVERY, SITE, SharedCounts, describe
 from .stores import Store, StoreError, StoreOptions, open_store
 from .stores.near import near_store
 from .stores.sieve import Slot
@@ -157,6 +157,13 @@ class Engine:
             self.observer.recent = deque(maxlen=RECENT)
         if self.shared or settings.dashboard:  # what one process holds is kept in the same way
             self.counts = SharedCounts(self.observer, first, self._store_failed)
+        self._told = Trust(float("-inf") if self.counts is not None else float("inf"))
+        """When the counts are to be told again. Up to then the hit path may answer by itself: a page that is
+        only hit must not keep its hits to itself."""
+        self._trusts: Final[Mapping[Follower, Trust | Both]] = {
+            follower: follower.trust if self.counts is None else Both(follower.trust, self._told)
+            for follower in self.followers
+        }
         if self.shared:
             self.switches.publish_to(first, self.append)
         for part in parts:
@@ -248,12 +255,19 @@ class Engine:
         if now < self._listens_at:
             return False
         self._listens_at = now + _LISTEN
+        self._tell_counts(self.clock.wall())
         known_by = self.rules_known_by
         try:
             self.followers[0].follow_now("")
         except Exception as error:
             self._store_failed(error)
         return known_by is not self.rules_known_by
+
+    def _tell_counts(self, now: float) -> None:
+        """Add what was counted here to what all have counted, if that is due."""
+        if self.counts is not None and (steady := self.clock.steady()) >= self._told.until:
+            self._told.until = steady + EVERY
+            self.counts.add(now)
 
     def look_up(self, admission: Admission, *, arm: bool = True) -> Found:
         """Find what is stored for a request and judge it.
@@ -267,8 +281,8 @@ class Engine:
             if self.owed:  # before anything is read from the store
                 self.owed.pay(self._append_if_up)
             stored = self._find(admission, found)
-            if self.counts is not None and now >= self.counts.due and arm:
-                self.counts.add(now)
+            if self.counts is not None and arm:
+                self._tell_counts(now)
         except Exception as error:
             if arm:
                 self._store_failed(error)
@@ -404,7 +418,7 @@ class Engine:
             if stored.terms.cost and admission.plan.early_refresh:
                 until = min(until, self._ends_early(slot, admission, found, stored))
             count = self.observer.counter_of(stored.key, admission.plan.label)
-            slot.ready = ready(stored, passes, shift, rules, count, found.follower.trust, until)
+            slot.ready = ready(stored, passes, shift, rules, count, self._trusts[found.follower], until)
         slot.stamp = stamp
 
     def rearm(self, slot: Slot, stamp: object) -> bool:

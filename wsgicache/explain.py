@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -14,6 +15,7 @@ from .encode import coding_of
 from .engine import Engine, Found
 from .entry import Entry
 from .facts import Facts
+from .fields import is_token
 from .key import parse_url, split_key, varying_values
 from .outcome import Reason
 from .policy import Admission
@@ -48,6 +50,10 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     Reason.REQUEST_DIRECTIVE: "Leave out the request's Cache-Control or Pragma, or use the safe profile.",
     Reason.STORE_DOWN: "Get the store to answer again; see the log.",
 }
+
+
+_VALUE: Final = re.compile(r"[^\0\r\n\u0100-\U0010ffff]*")
+"""The value of a field, as a server may hand it over (RFC 9110 §5.5, PEP 3333)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ class Explanation:
         rows.append(("", self.reason.sentence))
         rows.append(("rule", f"{self.rule or 'none'}, profile {self.profile}"))
         if self.key is not None:
-            rows.append(("key", " ".join(f"{name}={value!r}" for name, value in self.key.items() if value)))
+            told = (f"{name}={_readable(value)!r}" for name, value in self.key.items() if value)
+            rows.append(("key", " ".join(told)))
         if self.variant is not None:
             told = (f"{name}={'absent' if v is None else repr(v)}" for name, v in self.variant.items())
             rows.append(("variant", " ".join(told)))
@@ -179,9 +186,16 @@ def environ_for(url: str, method: str, headers: Mapping[str, str]) -> dict[str, 
     """An environ as a WSGI server would make it for this request.
 
     Raises:
-        ValueError: the URL is neither a path nor an absolute http(s) URL.
+        ValueError: the URL is neither a path nor an absolute http(s) URL, or there is no such request.
     """
     origin, path, query = parse_url(url)
+    if not is_token(method):
+        raise ValueError(f"method = {method!r} is no method: it is one word, such as GET")
+    for name, value in headers.items():
+        if not is_token(name):
+            raise ValueError(f"{name!r} is no name of a field")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"{name}: a field is text on one line, of characters up to U+00FF")
     environ = create_environ(
         path="/", base_url=f"{origin or 'http://localhost'}/", method=method, headers=dict(headers)
     )
@@ -199,6 +213,14 @@ def _raw_path(url: str, origin: str | None) -> str:
     if origin is not None:
         text = "/" + text.partition("://")[2].partition("/")[2]
     return quote(text, safe="%/:@!$&'()*+,;=~-._")
+
+
+def _readable(value: str) -> str:
+    """A part of a key, whose bytes WSGI gives as latin-1, as the text that it is; else as it stands."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def _key_parts(admission: Admission) -> dict[str, str] | None:

@@ -100,7 +100,12 @@ class Fill:
         self.entry: Entry | None = None
         self.passed_on: Headers = ()
         """Fields of a 304 that this client gets beside the entry's."""
-        self.outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
+        self.outcome = Outcome(
+            found.reason,
+            key=admission.key,
+            rule=admission.plan.label,
+            method=admission.facts.method,
+        )
         self._head_at = self.asked
         self._environ: dict[str, Any] = {}
         self._said: tuple[object, ...] = ()

@@ -58,10 +58,12 @@ class History:
         Raises:
             StoreError: the store does not answer.
         """
-        if now < self._next:
+        if self._next - EVERY <= now < self._next:
             return
         bucket = int(now) // EVERY
         lines = self._read()
+        if lines and lines[-1][0] > bucket + 1:  # more than machines differ: the clock was set back
+            lines = [line for line in lines if line[0] < bucket]
         if not lines or lines[-1][0] < bucket:
             lines.append([bucket, *_line(self._store.counters() if counts is None else counts)])
             self._store.set_meta(NAME, json.dumps({"fields": FIELDS, "lines": lines[-KEPT:]}))
@@ -85,7 +87,7 @@ class History:
         Raises:
             StoreError: the store does not answer.
         """
-        lines = [line for line in self._read() if line[0] * EVERY >= now - seconds - EVERY]
+        lines = [line for line in self._read() if now - seconds - EVERY <= line[0] * EVERY <= now]
         instants = [(line[0] * EVERY, line[1:]) for line in lines]
         instants.append((int(now), _line(counts)))
         return [

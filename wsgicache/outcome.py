@@ -321,8 +321,8 @@ class Outcome:
     `ttl` is the remaining lifetime in seconds (negative when stale, RFC 9211 §2.4), `forward_status`
     the app's status, `settled` what became of its answer, `collapsed` whether another request's
     answer served this one, `detail` an extra reason that says more than the decision's token. `path` is
-    told where there is no key. `seconds` is how long the app took to its head, `size` the bytes of a body
-    that was stored.
+    told where there is no key, and `query`. `seconds` is how long the app took to its head, `size` the bytes
+    of a body that was stored, `method` the client's.
     """
 
     reason: Reason
@@ -337,6 +337,8 @@ class Outcome:
     seconds: float | None = None
     path: str | None = None
     size: int | None = None
+    method: str | None = None
+    query: str | None = None
 
     def tell_ttl(self, seconds: int) -> None:
         """Note the remaining lifetime of the answer; a stale one's is never above zero (RFC 9211 §2.4), also

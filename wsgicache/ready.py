@@ -29,6 +29,21 @@ class Trust:
     until: float = float("inf")
 
 
+class Both:
+    """What two say: the earlier instant holds. It is asked for once a second, not for every hit."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Trust, other: Trust) -> None:
+        self._one = one
+        self._other = other
+
+    @property
+    def until(self) -> float:
+        """See `Trust`."""
+        return min(self._one.until, self._other.until)
+
+
 ALWAYS: Final = Trust()
 """For a store that is itself what it says, or is asked each time."""
 
@@ -54,7 +69,7 @@ class Ready:
     rules: Final[object]
     cookies: Final[Mapping[str, bool]]
     count: Final[Callable[[], object]]
-    trust: Final[Trust] = ALWAYS
+    trust: Final[Trust | Both] = ALWAYS
     keys: Final[None] = None
     until: float = float("-inf")
     sent: list[tuple[str, str]] | None = None
@@ -87,7 +102,7 @@ def ready(
     shift: float,
     rules: object,
     count: Callable[[], object],
-    trust: Trust = ALWAYS,
+    trust: Trust | Both = ALWAYS,
     until: float = float("inf"),
 ) -> Ready:
     """The wire-ready form of an entry. One that is validated before each use is never fresh here.

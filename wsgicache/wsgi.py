@@ -211,7 +211,9 @@ class Middleware:
             hints = environ[HINTS] = Hints()
         environ[CACHE] = self if outer is None else Layers(self, outer)
         if not self._enabled:
-            return self._watch(environ, start_response, Outcome(Reason.DISABLED))
+            return self._watch(
+                environ, start_response, Outcome(Reason.DISABLED, method=environ.get("REQUEST_METHOD"))
+            )
         try:
             facts = Facts(environ)
             admission = engine.admit(facts)
@@ -236,7 +238,9 @@ class Middleware:
     ) -> Iterable[bytes]:
         """A fault of ours, before the app was called or anything sent: the app answers alone."""
         self.engine.observer.fault(where, error)
-        return self._watch(environ, start_response, Outcome(Reason.CACHE_FAULT))
+        return self._watch(
+            environ, start_response, Outcome(Reason.CACHE_FAULT, method=environ.get("REQUEST_METHOD"))
+        )
 
     def _record(self, outcome: Outcome) -> None:
         try:
@@ -282,9 +286,10 @@ class Middleware:
         self, environ: Environ, start_response: StartResponse, admission: Admission
     ) -> Iterable[bytes]:
         """The request does not use the cache. An unsafe one still invalidates."""
-        outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=admission.plan.label)
-        outcome.path = admission.facts.path
-        if not is_unsafe(admission.facts.method):
+        facts, rule = admission.facts, admission.plan.label
+        outcome = Outcome(admission.reason or Reason.BYPASS_KEY, rule=rule, method=facts.method)
+        outcome.path, outcome.query = facts.path, facts.query
+        if not is_unsafe(facts.method):
             return self._watch(environ, start_response, outcome)
         heads: list[Head] = []
 
@@ -324,7 +329,9 @@ class Middleware:
         """
         if self._only_if_cached(admission):
             return self._gateway_timeout(start_response, admission)
-        outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
+        outcome = Outcome(
+            found.reason, key=admission.key, rule=admission.plan.label, method=admission.facts.method
+        )
         outcome.settled = admission.unstorable
         visitor = admission.personal is not None or admission.cookies.lookup_only
         if admission.facts.method != "HEAD" or found.entry is None or visitor:
@@ -349,7 +356,7 @@ class Middleware:
 
     def _gateway_timeout(self, start_response: StartResponse, admission: Admission) -> Iterable[bytes]:
         """504, for a request that wants nothing but what is stored (RFC 9111 §5.2.1.7)."""
-        outcome = Outcome(Reason.ONLY_IF_CACHED, key=admission.key, status=504)
+        outcome = Outcome(Reason.ONLY_IF_CACHED, key=admission.key, method=admission.facts.method, status=504)
         self._record(outcome)
         body = b"Nothing stored may answer this request, and it said only-if-cached.\n"
         headers = [
@@ -373,7 +380,9 @@ class Middleware:
         assert entry is not None  # noqa: S101 - a hit has one
         if entry.terms.groups and isinstance(environ.get(HINTS), Hints):
             environ[HINTS].groups.update(entry.terms.groups)  # for an outer cache that stores this answer
-        outcome = Outcome(found.reason, key=admission.key, rule=admission.plan.label)
+        outcome = Outcome(
+            found.reason, key=admission.key, rule=admission.plan.label, method=admission.facts.method
+        )
         after = None
         if found.early or found.reason is Reason.HIT_STALE_WHILE_REVALIDATE:
             try:
@@ -434,7 +443,9 @@ class Middleware:
         if found.reason.is_hit:
             return self._deliver(environ, start_response, admission, found)
         if detail is not None and detail is Reason.BYPASS_NESTED:
-            outcome = Outcome(detail, key=admission.key, rule=admission.plan.label)
+            outcome = Outcome(
+                detail, key=admission.key, rule=admission.plan.label, method=admission.facts.method
+            )
             return self._watch(environ, start_response, outcome)
         return self._run(environ, start_response, fill)
 
@@ -461,6 +472,7 @@ class Middleware:
             collapsed=True,
             key=admission.key,
             rule=admission.plan.label,
+            method=admission.facts.method,
         )
         return self._send_entry(environ, start_response, admission, entry, outcome)
 

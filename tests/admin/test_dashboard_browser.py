@@ -4,15 +4,17 @@ Needs Debian's `chromium` (apt-get install chromium) and the Python package `pla
 extra `test`; nothing else is downloaded.
 """
 
+import re
 import shutil
 import threading
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 from dashboard_helpers import BASE, HTML, SECRET
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from wsgicache import Rule, WSGICache
+from wsgicache import Reason, Rule, WSGICache
 from wsgicache.testing import Response, ScriptedApp
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright (in the extra `test`)")
@@ -274,6 +276,61 @@ def test_a_narrow_screen_shows_all_of_it(scheme, page):
         page.goto(f"{BASE}{name}")
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 360, f"{name} is {wide} wide"
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_huge_numbers_and_long_texts_keep_their_place(width, page, cache):
+    """Numbers stay in their boxes, short words in one piece, and no column is squeezed to a few letters."""
+    warm(page, "/post/1", f"/{'long' * 60}/x")
+    for reason in (Reason.HIT, Reason.URI_MISS):
+        cache.engine.observer.reasons[reason]._count = count(98_765_432_109_876)
+    page.set_viewport_size({"width": width, "height": 740})
+    sign_in(page)
+    page.get_by_role("heading", name="Overview").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.goto(f"{BASE}pages/recent")
+    line = "each => Math.round(each.getClientRects().length)"
+    assert page.locator("tbody time").first.evaluate(line) == 1
+    assert page.locator("summary code").first.evaluate(line) == 1
+    for name in ("pages/recent", "pages/entries", "pages/rules", "pages/routes"):
+        page.goto(f"{BASE}{name}")
+        narrowest = page.evaluate(
+            """Math.min(...Array.from(
+                document.querySelectorAll("tbody th, td.text:not(.short)"), (each) => each.offsetWidth))"""
+        )
+        assert narrowest >= 80, f"{name}: {narrowest}"
+
+
+def test_everything_that_can_be_used_has_a_name_of_its_own(page):
+    warm(page, "/post/1", "/home")
+    sign_in(page)
+    page.get_by_role("heading", name="Overview").wait_for()
+    for name in (
+        "",
+        "pages/routes",
+        "pages/entries?text=/",
+        "pages/rules",
+        "pages/recent",
+        "pages/explain?url=/",
+    ):
+        page.goto(f"{BASE}{name}")
+        snapshot = page.locator("body").aria_snapshot()
+        for role in (
+            "button",
+            "link",
+            "textbox",
+            "combobox",
+            "region",
+            "table",
+            "img",
+            "navigation",
+            "heading",
+        ):
+            assert not re.search(rf"^\s*- {role}(:|$)", snapshot, re.M), f"{name}: a {role} without a name"
+        buttons = re.findall(r'- button "(.*)"', snapshot)
+        assert len(set(buttons)) == len(buttons), f"{name}: {buttons}"
+        assert page.title().endswith(" wsgicache")
+        assert page.locator("h1").count() == 1
 
 
 CONTRAST = """() => {

@@ -6,7 +6,7 @@ import sys
 import pytest
 from dashboard_helpers import BASE, PAGES, SECRET, SENT, Browser, Site, signed_in
 
-from wsgicache import WSGICache
+from wsgicache import Rule, WSGICache
 from wsgicache.admin.dashboard import HEADERS, MAX_BYTES
 from wsgicache.admin.guard import Guard
 from wsgicache.admin.session import COOKIE, LASTS, Guesses, is_same_origin
@@ -143,6 +143,73 @@ def test_other_methods_are_not_for_pages(method):
     assert (reply.code, reply.field("content-type")) == (404, "application/json")
 
 
+@pytest.mark.parametrize("name", [*PAGES, "static/dashboard.css", "stats", "entries"])
+@pytest.mark.parametrize("profile", ["safe", "rfc"])
+def test_an_outer_cache_keeps_nothing_of_it(name, profile):
+    """Not even one whose operator overrides what answers say, ignores cookies and keys nothing."""
+    site = Site()
+    rules = [Rule("/*", ttl=3600, override=True, cookies="ignore", query="key")]
+    outer = WSGICache(site.cache, profile=profile, rules=rules)
+    browser = Browser(outer)
+    browser.cookies = signed_in(site).cookies
+    for headers in (
+        SENT,
+        {},
+        browser.cookies and {"Cookie": "; ".join("=".join(pair) for pair in browser.cookies.items())},
+    ):
+        ask(outer, BASE + name, headers=headers)
+        told = ask(outer, BASE + name)
+        assert told.code == (200 if name.startswith("static") else 403)
+        assert not told.is_hit
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/.cache/;x.css", "/.cache/pages/rules/x.css", "/.cache/pages/rules.css", "//.cache/", "/.cache/.css"],
+)
+def test_no_page_is_found_under_a_name_that_looks_like_a_file(path):
+    site = Site()
+    browser = signed_in(site)
+    reply = browser._ask(path)
+    assert b"Sign out" not in reply.body or reply.code == 404
+    assert b"/admin/*" not in reply.body
+
+
+@pytest.mark.parametrize("fields", [{"next": "//evil.example/"}, {"url": "https://evil.example"}])
+def test_signing_in_leads_nowhere_else(fields):
+    browser = Browser(Site().cache)
+    headers = {"Sec-Fetch-Site": "same-origin", "Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+    reply = browser.post("login?next=//evil.example", {"secret": SECRET, **fields}, headers=headers)
+    assert (reply.code, reply.field("location")) == (303, BASE)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_repeats_a_host_that_was_made_up(name):
+    reply = ask(Site().cache, BASE + name.partition("?")[0], headers={**SENT, "Host": 'x"><script>.evil'})
+    assert b"evil" not in reply.body
+
+
+@pytest.mark.parametrize("text", ["a\r\nSet-Cookie: x=y", "\u2028", "%0d%0aX: y", "\ud800", "é" * 200])
+def test_nothing_of_a_form_gets_into_the_head_of_an_answer(text):
+    site = Site()
+    browser = signed_in(site)
+    reply = browser.post(
+        "pages/entries",
+        {
+            "token": browser.token,
+            "what": "group",
+            "target": "g" + text.encode("utf-8", "replace").decode(),
+            "by": "group",
+            "text": text.encode("utf-8", "replace").decode(),
+        },
+    )
+    assert reply.code == 303
+    location = reply.field("location")
+    assert location.isascii()
+    assert location.isprintable()
+    assert reply.all("set-cookie") == []
+
+
 # --- signing in ---
 
 
@@ -213,6 +280,29 @@ def test_a_session_ends():
     assert browser.get().code == 200
     site.clock.tick(2)
     assert browser.get().code == 403
+
+
+def test_a_session_ends_though_the_clock_is_set_back():
+    site = Site()
+    browser = signed_in(site)
+    site.clock.tick(-200)
+    assert browser.get().code == 200, "machines differ by some seconds"
+    site.clock.tick(-24 * 3600)
+    assert browser.get().code == 403
+    assert browser.sign_in().code == 303
+    assert browser.get().code == 200
+
+
+def test_whoever_guesses_waits_a_minute_though_the_clock_is_set_back():
+    site, steady = Site(), FakeClock(0.0)
+    site.cache.engine.clock.steady = steady
+    browser = Browser(site.cache)
+    for _ in range(10):
+        browser.sign_in("guess")
+    site.clock.tick(-24 * 3600)
+    assert browser.sign_in().field("retry-after") == "60"
+    steady.tick(61)
+    assert browser.sign_in().code == 303
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "WyJhIiwic2VjcmV0IiwxZTEyXQ.sig", '"', "é"])

@@ -489,12 +489,14 @@ def test_the_last_decisions_the_newest_first(site, browser):
     site.ask("/admin/x")
     site.ask("/post/1", method="POST")
     rows = cells(browser.page("pages/recent").table)
-    decided = [row[2].partition(" ")[0] for row in rows]
+    assert [row[1] for row in rows] == ["POST", "GET", "GET", "GET"]
+    decided = [row[3].partition(" ")[0] for row in rows]
     assert decided == ["METHOD_UNSAFE", "BYPASS_RULE", "BYPASS_QUERY", "URI_MISS"]
-    assert "STORED" in rows[3][2]
-    assert "For a hit: Disable the rule" in rows[1][2]
-    assert rows[1][5] == "admin"
-    assert rows[3][1] == "http://example.com/post/1"
+    assert "STORED" in rows[3][3]
+    assert "For a hit: Disable the rule" in rows[1][3]
+    assert rows[1][6] == "admin"
+    assert rows[3][2] == "http://example.com/post/1"
+    assert rows[2][2] == "/post/1?x=1", "what bypasses has no key, but a query"
 
 
 def test_only_so_many_are_kept(site, browser):
@@ -516,6 +518,37 @@ def test_a_decision_leads_to_what_would_be_now(site, browser):
     html = browser.page(link.removeprefix(BASE))
     assert "BYPASS_RULE" in html.main.get_text()
     assert "Disable the rule" in html.main.get_text()
+
+
+@pytest.mark.parametrize("url", ["/post/1?x=1&y=%26", "/caf%C3%A9?x=%C3%A9", "/a%25b?x", "/admin/%3Cb%3E"])
+def test_a_bypass_leads_to_its_own_path_and_query(url, site, browser):
+    reply = site.ask(url)
+    link = browser.page("pages/recent").table.tbody.a["href"]
+    html = browser.page(link.removeprefix(BASE))
+    assert html.find("input", id="url")["value"] == url
+    assert reply.detail in html.main.get_text()
+
+
+@pytest.mark.parametrize("method", ["POST", "PROPFIND", "HEAD"])
+def test_a_decision_about_another_method_leads_to_that(method, site, browser):
+    site.ask("/post/1", method=method)
+    link = browser.page("pages/recent").table.tbody.a["href"]
+    html = browser.page(link.removeprefix(BASE))
+    assert html.find("option", selected=True).get_text() == method
+    assert f"{method} http://example.com/post/1" in html.main.get_text()
+
+
+@pytest.mark.parametrize(
+    ("answers", "method"),
+    [({}, "GET"), ({}, "HEAD"), ({"enabled": False}, "PUT"), ({"profile": "rfc"}, "GET")],
+)
+def test_every_way_of_a_request_tells_its_method(answers, method):
+    site = Site(**answers)
+    for headers in ({}, {"Cache-Control": "only-if-cached"}, {"Cookie": "a=b"}, {"Range": "bytes=0-1"}):
+        site.ask("/post/1", method=method, headers=headers)
+        site.ask("/post/2", method=method, headers=headers)
+        site.clock.tick(200)
+    assert {decision.outcome.method for decision in site.cache.engine.observer.recent} == {method}
 
 
 def test_explain(site, browser):

@@ -220,6 +220,22 @@ def test_mistakes(data, error):
     assert site.ask().is_hit
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"urls": ["x" * 60000]},
+        {"urls": [{"a": "x" * 60000}]},
+        {"x" * 60000: 1},
+        b'{"urls": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"all": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_an_error_is_no_echo(data):
+    reply = Site().post("/.cache/purge", data)
+    assert reply.code == 400
+    assert len(told(reply)["error"]) <= 501
+
+
 def test_adm_03_a_form_of_another_site_is_refused_even_with_the_secret():
     site = Site()
     site.warm()
@@ -263,6 +279,17 @@ def test_numbers():
     assert site.post("/.cache/stats", {}).code == 405
 
 
+def test_numbers_are_those_of_all_workers_that_share_a_store():
+    server = SharedServer()
+    sites = [Site(store=SharedStore(server)) for _ in range(2)]
+    for site in sites:
+        site.ask("/post/1")
+        site.cache.engine.counts.add(0.0)
+    sites[0].ask("/post/1")  # what this worker has not told yet is in it
+    numbers = told(sites[0].get("/.cache/stats"))
+    assert (numbers["requests"], numbers["hits"], numbers["misses"]) == (3, 2, 1)
+
+
 def test_explain():
     site = Site()
     site.warm()
@@ -271,6 +298,140 @@ def test_explain():
     assert told(site.get("/.cache/explain?url=/post/1"))["hit"] is True
     assert site.get("/.cache/explain").code == 400
     assert site.get("/.cache/explain?url=x").code == 400
+
+
+def test_explain_takes_fields_and_a_method():
+    site = Site()
+    site.warm()
+    asked = {"url": "/post/1", "method": "HEAD", "headers": {"Cookie": "a=b"}}
+    told_of = told(site.post("/.cache/explain", asked))
+    assert (told_of["reason"], told_of["method"]) == (Reason.BYPASS_COOKIE.name, "HEAD")
+    assert told(site.post("/.cache/explain", {"url": "/post/1"}))["hit"] is True
+    https = ask(
+        site.cache,
+        "https://example.com/.cache/explain?url=/post/1",
+        headers={**SENT, "Host": "other.example"},
+    )
+    assert told(https)["key"]["host"] == "other.example"
+    assert told(https)["key"]["scheme"] == "https"
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({}, "say which"),
+        ({"url": 1}, "say which"),
+        ({"url": "/", "method": 1}, "method = 1 is no text"),
+        ({"url": "/", "method": "G E T"}, "method = 'G E T' is no method"),
+        ({"url": "/", "headers": ["Cookie: a"]}, "headers = ['Cookie: a'] is no object of texts"),
+        ({"url": "/", "headers": {"Cookie": 1}}, "no object of texts"),
+        ({"url": "/", "headers": {"A": "b\r\nC: d"}}, "A: a field is text on one line"),
+        ({"url": "/", "headers": {"A b": "c"}}, "'A b' is no name of a field"),
+        ({"url": "/", "headers": {"A": "\N{SNOWMAN}"}}, "A: a field is text on one line"),
+        ({"url": "/", "cookies": {}}, "unknown name 'cookies'"),
+        ({"url": "http://[/"}, "not a URL of this site"),
+    ],
+)
+def test_explain_refuses_what_no_request_has(asked, error):
+    reply = Site().post("/.cache/explain", asked)
+    assert reply.code == 400
+    assert error in told(reply)["error"]
+
+
+def test_what_is_stored_is_listed_without_heads_and_shown_with_them():
+    site = Site()
+    site.warm("/post/1", "/post/2", "/home")
+    listed = told(site.get("/.cache/entries?prefix=/post&group=posts"))
+    assert (listed["after"], listed["cut"]) == (None, False)
+    assert [one["url"] for one in listed["entries"]] == [
+        "http://example.com/post/1", "http://example.com/post/2"
+    ]  # fmt: skip
+    assert "headers" not in listed["entries"][0]
+    (shown,) = told(site.get("/.cache/entries?url=/post/1"))["entries"]
+    assert ["Cache-Tag", "posts"] in shown["headers"]
+    assert (shown["size"], shown["groups"]) == (4, ["posts"])
+    assert "page" not in str(shown), "no bodies"
+    assert told(site.get("/.cache/entries?group=none"))["entries"] == []
+
+
+def test_what_was_purged_is_not_listed_but_shown():
+    site = Site()
+    site.warm("/post/1")
+    site.post("/.cache/purge", {"urls": ["/post/1"]})
+    assert told(site.get("/.cache/entries"))["entries"] == []
+    assert [one["state"] for one in told(site.get("/.cache/entries?url=/post/1"))["entries"]] in (
+        [], ["purged"]
+    )  # fmt: skip
+
+
+def test_lists_come_in_parts_that_leave_nothing_out():
+    site = Site()
+    site.warm(*[f"/post/{number}" for number in range(7)])
+    seen, after = [], ""
+    while after is not None:
+        part = told(site.get(f"/.cache/entries?limit=3&after={after}"))
+        seen += [one["url"] for one in part["entries"]]
+        after = part["after"]
+        site.ask("/post/00")  # a page that comes in between moves nothing
+    assert [url for url in seen if not url.endswith("/00")] == [
+        f"http://example.com/post/{number}" for number in range(7)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("prefix=post", "not a URL of this site"),
+        ("prefix=/post?a", "a prefix has no query"),
+        ("url=post", "not a URL of this site"),
+        ("url=/post&group=a", "leave out prefix and group"),
+        ("limit=0", "limit = '0' is no number from 1"),
+        ("limit=-1", "is no number"),
+        ("limit=\u00b2", "is no number"),
+        ("limit=999999999999", "is no number"),
+        ("after=x", "after = 'x' is not what a list said"),
+        ("after=\u00e9", "is not what a list said"),
+        ("path=/post", "unknown name 'path'; known: url, prefix, group, limit, after"),
+    ],
+)
+def test_searches_that_are_none(query, error):
+    reply = Site().get(f"/.cache/entries?{query}")
+    assert reply.code == 400
+    assert error in told(reply)["error"]
+
+
+def test_a_dry_run_says_what_a_purge_would_reach():
+    site = Site()
+    site.warm("/post/1", "/post/2", "/home")
+    asked = {"prefixes": ["/post"], "urls": ["/post/1"], "dry_run": True}
+    assert told(site.post("/.cache/purge", asked)) == {
+        "purged": False,
+        "matched": 2,
+        "urls": ["http://example.com/post/1", "http://example.com/post/2"],
+        "more_urls": 0,
+    }
+    assert site.ask("/post/1").is_hit
+    reply = site.post("/.cache/purge", {**asked, "dry_run": False, "list": True})
+    assert told(reply) == {**told(site.post("/.cache/purge", asked)), **told(reply)}
+    assert (told(reply)["matched"], len(told(reply)["urls"])) == (2, 2)
+    assert site.post("/.cache/purge", {"dry_run": True}).code == 400
+
+
+@pytest.mark.parametrize(
+    ("given", "multiprocess", "workers"),
+    [
+        ({}, False, "one"),
+        ({}, True, "one-of-several"),
+        ({"store": SharedStore(SharedServer())}, True, "all"),
+    ],
+)
+def test_an_answer_says_whom_it_is_about(given, multiprocess, workers):
+    site = Site(**given)
+    more = {"wsgi.multiprocess": multiprocess}
+    for path in ("stats", "rules", "entries", "nothing"):
+        reply = ask(site.cache, f"/.cache/{path}", headers=SENT, **more)
+        assert reply.field("wsgicache-workers") == workers
+    assert ask(site.cache, "/.cache/stats", **more).field("wsgicache-workers") is None
 
 
 def test_rules_are_switched():

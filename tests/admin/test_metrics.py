@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
@@ -138,6 +139,64 @@ def test_the_grafana_dashboard_asks_for_what_there_is():
     known = [reason.name for reason in Reason]
     for pattern in [part for reason in reasons for part in reason.split("|")]:
         assert any(re.fullmatch(pattern, name) for name in known), pattern
+
+
+def test_grafana_knows_all_that_the_dashboard_says():
+    """Read as Grafana's own types and written again, nothing is lost: no name is misspelt or out of place."""
+    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason="in the extra `test`")
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+
+    register_default_plugins()
+    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    again = json.loads(JSONEncoder().encode(models.Dashboard.from_json(dashboard)))
+    assert list(lost(dashboard, again)) == []
+    dashboard["panels"][0]["options"]["colourMode"] = "none"
+    assert list(lost(dashboard, again)) == ["panels.0.options.colourMode"], "this test can fail"
+
+
+def lost(given, kept, where=""):
+    """What is in the one and not, or other, in the other."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        pairs = [(name, value, kept.get(name, ...)) for name, value in given.items()]
+    elif isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        pairs = [(str(number), *pair) for number, pair in enumerate(zip(given, kept, strict=True))]
+    else:
+        if given != kept:
+            yield where.removeprefix(".")
+        return
+    for name, value, other in pairs:
+        yield from lost(value, other, f"{where}.{name}")
+
+
+NEEDED = {
+    "stat": {
+        "colorMode", "graphMode", "justifyMode", "orientation", "percentChangeColorMode", "reduceOptions",
+        "showPercentChange", "textMode", "wideLayout",
+    },
+    "timeseries": {"legend", "tooltip"},
+}  # fmt: skip
+"""What Grafana's JSON schemas (grafana-foundation-sdk, June 2026) require of the options of a panel."""
+
+
+def test_the_panels_are_whole_and_stand_beside_each_other():
+    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    assert {"schemaVersion", "templating", "annotations"} <= dashboard.keys()
+    taken = set()
+    for panel in dashboard["panels"]:
+        assert NEEDED[panel["type"]] <= panel["options"].keys()
+        if panel["type"] == "timeseries":
+            assert panel["options"]["legend"].keys() == {"showLegend", "displayMode", "placement", "calcs"}
+            assert panel["options"]["tooltip"].keys() == {"mode", "sort"}
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    assert [one["name"] for one in dashboard["templating"]["list"]] == ["datasource"]
 
 
 def test_its_hit_ratio_is_that_of_the_cache():

@@ -90,7 +90,7 @@ _VARYING = [
 
 def main(directory):
     """Run the commands of the page in a directory, and write what they print into it."""
-    sys.path.insert(0, str(ROOT / "tests" / "stores"))
+    sys.path[:0] = [str(ROOT / "tests" / "stores"), str(ROOT / "tests"), str(ROOT)]
     import servers_redis
 
     server = servers_redis.Server()

@@ -49,6 +49,26 @@ def test_anything_else_does_not(parts, message, secret, code):
     assert all(ask(cache, page).is_hit for page in ("/posts/tide", "/"))
 
 
+@pytest.mark.parametrize(
+    ("slug", "code"), [("tide?x=1", 200), ("a/../b", 200), ("\udc80", 400), ("a\nb", 400)]
+)
+def test_a_slug_is_one_part_of_a_path(parts, slug, code):
+    cache, webhook = parts
+    ask(cache, "/b")
+    assert send(webhook, {"slug": slug}) == code
+    assert ask(cache, "/posts/tide").is_hit is (code == 400), "the group that lists posts"
+    assert ask(cache, "/b").is_hit is (code == 400)
+
+
+@pytest.mark.parametrize("variable", ["WEBHOOK_SECRET", "STORE"])
+def test_an_empty_secret_is_none(variable, monkeypatch):
+    for name in ("WEBHOOK_SECRET", "STORE"):
+        monkeypatch.setenv(name, "redis://localhost:1")
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(SystemExit, match=variable):
+        load(EXAMPLES / "webhook.py").application  # noqa: B018
+
+
 def test_a_store_that_is_down_is_told_so_that_the_message_comes_again():
     server = SharedServer()
     client = Client(SharedStore(server, memo_bytes=0))

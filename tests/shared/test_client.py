@@ -94,6 +94,23 @@ def test_a_worker_tells_now_and_then_and_never_twice(site):
     assert client(site).stats()["requests"] == 5
 
 
+def test_a_site_that_has_nothing_but_hits_tells_too(site):
+    (worker,) = site.workers(1)
+    worker.ask()
+    for _ in range(30):
+        site.clock.tick(1)
+        assert worker.ask().is_hit
+    assert client(site).stats()["hits"] >= 18
+
+
+def test_a_site_that_has_nothing_but_bypasses_tells_too(site):
+    (worker,) = site.workers(1)
+    for _ in range(30):
+        worker.ask("/admin/")
+        site.clock.tick(1)
+    assert client(site).stats()["requests"] >= 18
+
+
 def test_what_could_not_be_told_is_told_later(site):
     (worker,) = site.workers(1)
     worker.ask()

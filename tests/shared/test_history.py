@@ -43,6 +43,23 @@ def test_it_keeps_a_day():
     assert len(history.points(now, 3600, counted(HIT=KEPT + 49))) in (12, 13, 14)
 
 
+def test_a_clock_that_was_set_back_tells_nothing_of_the_future():
+    store, counts = SharedStore(SharedServer()), {"reason:HIT": 0}
+    history, now = History(store), 1_800_000_000.0
+    for number in range(12):
+        history.note(now + number * EVERY, {"reason:HIT": number * 10})
+    now += 6 * EVERY  # the clock went back by half of it
+    for number in range(12, 15):
+        points = history.points(now, 3600, counts := {"reason:HIT": number * 10})
+        assert max(point.at for point in points) <= now
+        assert all(point.seconds <= EVERY for point in points)
+        history.note(now, counts)
+        now += EVERY
+    numbers = [point.numbers["hits"] for point in history.points(now, 3 * EVERY, counts)]
+    assert numbers[-3:] == [10, 10, 0], "lines are written again at once"
+    assert [line[0] for line in history._read()][-3:] == [6_000_006, 6_000_007, 6_000_008]
+
+
 def test_counters_that_were_lost_begin_again():
     history = History(SharedStore(SharedServer()))
     history.note(0.0, counted(HIT=100))

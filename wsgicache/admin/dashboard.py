@@ -24,7 +24,7 @@ from werkzeug.wrappers import Request, Response
 
 from ..purge import Purged
 from ..stores import StoreError
-from . import figures, pages
+from . import endpoint, figures, pages
 from .guard import Guard
 from .session import BY_APP, BY_FIELD, BY_SECRET, Gate, Guesses, Session, Sessions, is_same_origin
 
@@ -90,7 +90,7 @@ class Dashboard:
 
     def __init__(
         self,
-        cache: pages.Cache,
+        cache: endpoint.Cache,
         guard: Guard,
         path: str,
         admin_auth: Callable[[dict[str, Any]], bool] | None = None,
@@ -102,7 +102,7 @@ class Dashboard:
         wall = self._now
         self._sessions = Sessions(guard, self._base, wall)
         self._gate = Gate(guard, self._sessions, admin_auth, self._failed)
-        self._guesses = Guesses(wall)
+        self._guesses = Guesses(lambda: self._cache.engine.clock.steady())
         told = pages.Pages(cache)
         self._pages: Mapping[str, tuple[str, Callable[[Request], pages.Told]]] = {
             "": ("overview.html", told.overview),
@@ -287,7 +287,9 @@ class Dashboard:
         if session is None:
             return self._asked_for_secret()
         code = error.code or 500
-        response = self._page("problem.html", session, "", request, code, problem=error.description)
+        response = self._page(
+            "problem.html", session, "", request, code, problem=endpoint.shorten(str(error.description))
+        )
         response.headers.extend([pair for pair in error.get_headers() if pair[0] == "Allow"])
         return response
 

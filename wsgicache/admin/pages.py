@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Request
 
-from ..engine import RECENT, Engine
+from ..engine import RECENT
 from ..explain import REMEDIES
 from ..history import Point
-from ..key import split_key
+from ..key import plain_target, split_key
 from ..observe import Decision, summary
 from ..options import RULE_OPTIONS
 from ..outcome import Reason
@@ -26,22 +26,17 @@ Told = dict[str, Any]
 LONGEST: Final = 300
 """Characters of a client's text that a list shows."""
 
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""Methods that the page about one URL offers; others are taken all the same."""
+
 MAX_PAGE: Final = entries.LOOKED_AT // entries.ON_A_PAGE
-
-
-class Cache(endpoint.Cache, Protocol):
-    """What the dashboard needs of a cache."""
-
-    @property
-    def engine(self) -> Engine:
-        """What decides and counts."""
-        ...
 
 
 class Shown(NamedTuple):
     """A decision in a list."""
 
     at: float
+    method: str
     url: str
     explain: str
     reason: Reason
@@ -60,7 +55,7 @@ class Pages:
         cache: what it tells of.
     """
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: endpoint.Cache) -> None:
         self._cache = cache
 
     def overview(self, request: Request) -> Told:
@@ -162,11 +157,12 @@ class Pages:
 
     def explain(self, request: Request) -> Told:
         """What a request would get now."""
-        url = request.args.get("url", "").strip()
-        told: Told = {"url": url, "explanation": None, "problem": None}
+        url, method = request.args.get("url", "").strip(), request.args.get("method", "GET").strip().upper()
+        told: Told = {"url": url, "method": method, "explanation": None, "problem": None}
+        told["methods"] = [*METHODS, *([] if method in METHODS else [method])]
         if url:
             try:
-                told["explanation"] = self._cache.explain(absolute(url, request))
+                told["explanation"] = self._cache.explain(absolute(url, request), method=method)
             except ValueError as error:
                 told["problem"] = str(error)
         return told
@@ -209,14 +205,17 @@ def _reasons(counted: Mapping[str, int]) -> list[tuple[Reason, int]]:
 def _decision(decision: Decision) -> Shown:
     outcome = decision.outcome
     parts = None if not outcome.key else split_key(outcome.key)
-    shown = outcome.path or "" if parts is None else f"{parts.origin}{parts.path}"
-    if parts is not None and parts.query:
-        shown += f"?{parts.query}"
+    path, query = (outcome.path or "", outcome.query) if parts is None else (parts.path, parts.query)
+    shown = f"{'' if parts is None else parts.origin}{path}{'?' if query else ''}{query or ''}"
     more = [reason for reason in (outcome.settled, outcome.detail) if reason not in (None, outcome.reason)]
+    asked = {"url": plain_target(path, query or "") if parts is None else parts.url}
+    if outcome.method not in (None, "GET"):
+        asked["method"] = str(outcome.method)
     return Shown(
         at=decision.at,
+        method=figures.readable((outcome.method or figures.NONE)[:LONGEST]),
         url=figures.readable(shown[:LONGEST]) + ("…" if len(shown) > LONGEST else ""),
-        explain=urlencode({"url": (outcome.path or "") if parts is None else parts.url}, errors="replace"),
+        explain=urlencode(asked, errors="replace"),
         reason=outcome.reason,
         remedy=None if outcome.reason.is_hit else REMEDIES.get(outcome.reason),
         more=[reason for reason in dict.fromkeys(more) if reason is not None],

@@ -29,6 +29,9 @@ COOKIE: Final = "wsgicache-session"
 LASTS: Final = 8 * 3600
 """Seconds after which one has to sign in again."""
 
+_SKEW: Final = 300
+"""Seconds by which the clocks of machines that share a secret may differ."""
+
 BY_SECRET: Final = "secret"
 BY_APP: Final = "app"
 BY_FIELD: Final = "field"
@@ -70,7 +73,9 @@ class Sessions:
         try:
             told: Any = self._sessions.loads(request.cookies.get(COOKIE, ""))
             name, way, until = told
-            return Session(str(name), str(way)) if self._wall() < until else None
+            # One from the future would outlast its time: this clock was set back, or another is ahead.
+            is_now = 0 < until - self._wall() <= LASTS + _SKEW
+            return Session(str(name), str(way)) if is_now else None
         except (BadData, ValueError, TypeError):
             return None
 
@@ -122,16 +127,16 @@ class Guesses:
     process, and the table is bounded: it simply starts again when it is full.
 
     Args:
-        wall: the clock, seconds.
+        steady: a clock that nobody sets, seconds.
         allowed: wrong ones in a row.
         seconds: how long to wait then.
         addresses: the size of the table.
     """
 
     def __init__(
-        self, wall: Callable[[], float], *, allowed: int = 10, seconds: float = 60.0, addresses: int = 1024
+        self, steady: Callable[[], float], *, allowed: int = 10, seconds: float = 60.0, addresses: int = 1024
     ) -> None:
-        self._wall = wall
+        self._steady = steady
         self._allowed = allowed
         self._seconds = seconds
         self._addresses = addresses
@@ -140,11 +145,11 @@ class Guesses:
     def wait(self, address: str) -> int:
         """Seconds until an address may try again; 0: now."""
         count, until = self._counts.get(address, (0, 0.0))
-        return max(0, ceil(until - self._wall())) if count >= self._allowed else 0
+        return max(0, ceil(until - self._steady())) if count >= self._allowed else 0
 
     def wrong(self, address: str) -> None:
         """Note a wrong secret."""
-        now = self._wall()
+        now = self._steady()
         count, until = self._counts.get(address, (0, 0.0))
         if len(self._counts) >= self._addresses:
             self._counts.clear()

@@ -56,16 +56,14 @@ def _configuration(site: Site) -> Iterator[Advice]:
 
 def _store(site: Site, down: list[str]) -> Iterator[Advice]:
     if site.endpoint is not None:
-        site.over_http().stats()
+        control = site.over_http()
+        control.stats()
         yield Advice("endpoint", Level.OK, f"{site.endpoint} answers, and the secret is the site's")
+        if control.is_one_of_several:
+            yield _private("the site runs several processes, and memory:// belongs to one")
         return
     if site.is_private:
-        yield Advice(
-            "store",
-            Level.WARNING,
-            "memory:// belongs to one process: each worker has its own pages, and a purge reaches one worker",
-            "run one process with threads, or choose a store that processes share: lmdb:///var/cache/site",
-        )
+        yield _private("memory:// belongs to one process")
         return
     store = site.open(mend=True, missing_ok=True)
     try:
@@ -78,6 +76,13 @@ def _store(site: Site, down: list[str]) -> Iterator[Advice]:
         yield Advice("store", Level.PROBLEM, str(error), remedy)
     finally:
         store.close()
+
+
+def _private(why: str) -> Advice:
+    """What it means that each process has a memory of its own."""
+    text = f"{why}: each worker has its own pages, and a purge reaches one worker"
+    remedy = "run one process with threads, or choose a store that processes share: lmdb:///var/cache/site"
+    return Advice("store", Level.WARNING, text, remedy)
 
 
 def _asked(store: Store, site: Site) -> Iterator[Advice]:

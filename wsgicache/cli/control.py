@@ -45,15 +45,25 @@ class Reached:
         matched: how many entries; None where the store cannot tell.
         urls: theirs, as far as they can still be listed.
         roughly: the number is not exact: everything was forgotten at once.
+        more_urls: how many there are besides, which were not told.
     """
 
     matched: int | None
     urls: tuple[str, ...]
     roughly: bool = False
+    more_urls: int = 0
 
 
 class Control(Protocol):
-    """A site's cache in force, in all workers."""
+    """A site's cache in force, in all workers.
+
+    Attributes:
+        is_one_of_several: only one of several workers was reached, of which each has a memory of its own.
+        is_cut: a list is not whole, because the store holds more than was looked at.
+    """
+
+    is_one_of_several: bool
+    is_cut: bool
 
     def stats(self) -> dict[str, Any]:
         """Counters of all workers and the store's numbers."""
@@ -90,6 +100,9 @@ class Control(Protocol):
 
 class StoreControl:
     """Through the store that the workers share."""
+
+    is_one_of_several = False
+    is_cut = False
 
     def __init__(self, client: Client) -> None:
         self._client = client

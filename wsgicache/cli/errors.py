@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -49,6 +50,8 @@ class OneLine(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command and end the process."""
         extra["standalone_mode"] = False
+        if sys.stdout is None:  # closed by whoever started this: then nobody reads what is printed
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lasts
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a terminal that knows few characters
@@ -84,9 +87,12 @@ def _tell(error: Exception) -> int:
         case click.ClickException():
             text, code = error.format_message(), error.exit_code
         case StoreError():
-            text, code = f"{error}; `wsgicache check` looks into it", DOWN
+            text, code = f"{str(error).rstrip('.')}; `wsgicache check` looks into it", DOWN
         case OptionError() | NotImplementedError():
             text, code = str(error), USAGE
+        case OSError() if error.errno == errno.ENOSPC:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            text, code = "what it printed could not be written: no space is left there", NOTHING
         case _:
             raise error
     click.echo(f"{where}: {clean(' '.join(text.split()))}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -16,6 +16,7 @@ from ..stores.advice import size
 from .errors import DOWN, NOTHING, Failure
 from .options import json_option, reach_options, reaching, read_headers, usage
 from .output import STYLES, Output, plural, seconds, share
+from .overhttp import HttpControl
 from .site import Site, Source, open_site
 
 _PAUSE: Final = threading.Event()
@@ -40,9 +41,8 @@ def explain(url: str, headers: tuple[str, ...], method: str, source: Source, out
     site = open_site(source)
     fields, method = read_headers(headers), method.upper()
     if site.endpoint is not None:
-        if fields or method != "GET":
-            raise Failure("the site's endpoint explains a plain GET: leave out -H and -X")
-        explanation, unseen = site.over_http().explain(url), ""
+        with reaching(source) as (_, control):
+            explanation, unseen = cast(HttpControl, control).explain(url, method, fields), ""
     else:
         explanation, unseen = _explained(site, url, method, fields)
     if out.as_json:
@@ -121,7 +121,10 @@ def _show_stats(
         misses = numbers["misses"] - before["misses"]
         asked = numbers["requests"] - before["requests"]
         ratio = share(hits / (hits + misses) if hits + misses > 0 else None)
-        rows.append(("just now", f"{asked / every:,.1f} requests/s told, hit ratio {ratio}"))
+        now = f"{asked / every:,.1f} requests/s told, hit ratio {ratio}"
+        if min(hits, misses, asked) < 0:
+            now = "lower than before: the counters began again, or another worker answered"
+        rows.append(("just now", now))
     out.pairs(rows)
     _show_store(out, numbers["store"])
     if numbers["reasons"]:
@@ -167,10 +170,13 @@ def ls(prefix: str | None, groups: tuple[str, ...], limit: int, source: Source, 
             if more:
                 break
             held.append(one)
-        unreadable = 0 if held or prefix or groups else int(control.stats()["store"].get("entries", 0))
+        cut = control.is_cut and not more
+        unreadable = 0
+        if not (held or prefix or groups or site.endpoint):  # an endpoint reads what the site itself wrote
+            unreadable = int(control.stats()["store"].get("entries", 0))
     held.sort(key=lambda one: (one.url, one.extra, str(one.varying)))
     if out.as_json:
-        out.data({"entries": [_listed(one) for one in held], "more": more})
+        out.data({"entries": [_listed(one) for one in held], "more": more or cut})
     elif held:
         out.table(
             ("URL", "status", "state", "left", "size", "groups"),
@@ -192,6 +198,8 @@ def ls(prefix: str | None, groups: tuple[str, ...], limit: int, source: Source, 
         out.say("nothing is stored" + (" there" if prefix or groups else ""))
     if more:
         out.note(f"there is more: narrow it with --prefix or --group, or raise --limit {limit}")
+    if cut:
+        out.note("the site holds more than its endpoint looks at: narrow it with --prefix")
     if unreadable:
         out.note(
             f"the store tells of {plural(unreadable, 'entry', 'entries')} that cannot be read or were "

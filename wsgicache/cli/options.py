@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,6 +16,11 @@ from .overhttp import HttpControl
 from .site import Site, Source, open_site
 
 Command = Callable[..., Any]
+
+ALONE: Final = (
+    "note: one of several workers answered, for its own memory:// alone; a store that they share, such as "
+    "lmdb:///var/cache/site, makes them one cache"
+)
 
 _SOURCE = (
     click.option("--ini", metavar="FILE[#SECTION]", help="A PasteDeploy ini, and the cache's section in it."),
@@ -72,7 +77,7 @@ def reach_options(command: Command) -> Command:
 
 @contextmanager
 def reaching(source: Source, *, mend: bool = False) -> Iterator[tuple[Site, Control]]:
-    """The site, and the way to its cache in force, closed afterwards."""
+    """The site, and the way to its cache in force, closed afterwards; notes tell what it is not."""
     site = open_site(source)
     control = site.control(mend=mend)
     if isinstance(control, HttpControl) and control.is_overheard:
@@ -81,6 +86,8 @@ def reaching(source: Source, *, mend: bool = False) -> Iterator[tuple[Site, Cont
         yield site, control
     finally:
         control.close()
+    if control.is_one_of_several:
+        click.echo(ALONE, err=True)
 
 
 @contextmanager

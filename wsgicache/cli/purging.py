@@ -60,6 +60,8 @@ def purge(
                 "urls": reached.urls,
             }
         )
+        if reached.more_urls:
+            out.note(f"the endpoint lists {len(reached.urls):,} URLs; there are {reached.more_urls:,} more")
     else:
         _tell(out, asked, reached, dry_run)
     if reached.matched == 0:
@@ -80,5 +82,7 @@ def _tell(out: Output, asked: Asked, reached: Reached, dry_run: bool) -> None:
     out.say(f"{named}: {about}{plural(reached.matched, 'entry', 'entries')} {done}")
     for url in reached.urls[:_SHOWN]:
         out.say(f"  {url}")
-    if len(reached.urls) > _SHOWN:
-        out.say(f"  and {len(reached.urls) - _SHOWN:,} more URLs; --json lists all")
+    more = len(reached.urls) - _SHOWN
+    if more > 0:
+        listed = f"{len(reached.urls):,} of them" if reached.more_urls else "all"
+        out.say(f"  and {more + reached.more_urls:,} more URLs; --json lists {listed}")

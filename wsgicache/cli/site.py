@@ -99,7 +99,8 @@ class Site:
         try:
             store = open_store(settings.store, options)
         except ValueError as error:
-            raise Failure(f"{self.where}: store: {error}") from None
+            where = self.where if self.where == "--store" else f"{self.where}: store"
+            raise Failure(f"{where}: {error}") from None
         directory = getattr(store, "directory", None)
         if directory is not None and not missing_ok and not directory.exists():
             store.close()

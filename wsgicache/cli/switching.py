@@ -60,14 +60,13 @@ def _switch(name: str, enabled: bool, source: Source, out: Output) -> None:
             control.switch(name, enabled)
         except KeyError as error:
             raise Failure(str(error.args[0])) from None
+        where = "in the worker that answered" if control.is_one_of_several else "in all workers"
     changed = before.get(name) is not enabled
     if out.as_json:
         out.data({"name": name, "enabled": enabled, "changed": changed})
     else:
         position = "on" if enabled else "off"
-        out.say(
-            f"{name}: switched {position} in all workers" if changed else f"{name}: is {position} already"
-        )
+        out.say(f"{name}: switched {position} {where}" if changed else f"{name}: is {position} already")
 
 
 @rules.command()

@@ -211,7 +211,7 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         return opened
     known = sorted({*_OURS, *(point.name for point in entry_points(group=ENTRY_POINTS))})
     close = get_close_matches(scheme, known, n=1)
-    meant = f"; did you mean {close[0]}:?" if close else ""
+    meant = f"; did you mean {close[0]}://?" if close else ""
     raise ValueError(
         f"{shown(url)!r}: no store is known for {scheme}://{meant}; known: {', '.join(known)}. Others come "
         f"from packages that register under the entry-point group {ENTRY_POINTS!r}"
