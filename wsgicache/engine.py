@@ -34,7 +34,7 @@ from .outcome import Reason
 from .owed import Owed
 from .plan import Plan, plans_for
 from .policy import Admission, admit, judge
-from .ready import ALWAYS, Both, Ready, ReadyVariants, Trust, ready
+from .ready import ALWAYS, COLD, Both, Readies, Ready, ReadyVariants, Trust
 from .routes import OTHER, route_of
 from .rules import RuleSet
 from .search import search_rules
@@ -148,6 +148,7 @@ class Engine:
         self._listens_at = float("-inf")
         """Instant of the steady clock at which a bypassed request looks for switches again."""
         self._variants_lock = threading.Lock()
+        self._readies = Readies()
         self.forms: Final = Forms(self.follower_of, self._note_variant, self._store_failed)
         rules.watch(self._switched)
         self.counts: SharedCounts | None = None
@@ -318,7 +319,7 @@ class Engine:
         armed = slot.ready
         if not isinstance(armed, Ready) or armed.shift != self.clock.shift:
             return False
-        return armed.fresh_until <= now and armed.fresh_until < min(end, _until_of(slot))
+        return armed.until <= now and armed.until < min(end, _until_of(slot))
 
     def _ends_early(self, slot: Any, admission: Admission, found: Found, entry: Entry) -> float:
         """Up to which instant of the steady clock a slot answers, before its page is refreshed early.
@@ -331,7 +332,7 @@ class Engine:
             return next_try(now, end, terms.cost)
         armed = slot.ready
         if isinstance(armed, Ready) and (armed.shift, armed.rules) == (self.clock.shift, admission.rules):
-            return armed.fresh_until
+            return armed.until
         return first_try(now, end, terms.cost, beta, self.uniform())
 
     def _find(self, admission: Admission, found: Found) -> Entry | None:
@@ -418,7 +419,9 @@ class Engine:
             if stored.terms.cost and admission.plan.early_refresh:
                 until = min(until, self._ends_early(slot, admission, found, stored))
             count = self.observer.counter_of(stored.key, admission.plan.label)
-            slot.ready = ready(stored, passes, shift, rules, count, self._trusts[found.follower], until)
+            slot.hot = COLD
+            trust = self._trusts[found.follower]
+            slot.ready = self._readies.of(stored.terms, passes, shift, rules, count, trust, until)
         slot.stamp = stamp
 
     def rearm(self, slot: Slot, stamp: object) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -54,6 +53,7 @@ class Terms(NamedTuple):
 
 _terms: dict[Terms, Terms] = {}
 _lines: dict[tuple[str, str], tuple[str, str]] = {}
+_heads: dict[Headers, Headers] = {}
 
 
 def intern_terms(terms: Terms) -> Terms:
@@ -66,30 +66,68 @@ def intern_terms(terms: Terms) -> Terms:
     return known
 
 
-def intern_pairs(headers: Sequence[tuple[str, str]]) -> Headers:
-    """The same fields, with one object for equal lines: the pages of a site share most of them."""
+def intern_pairs(headers: Headers) -> Headers:
+    """The same fields, with one object for equal heads and for equal lines: the pages of a site share most of
+    them."""
+    known = _heads.get(headers)
+    if known is not None:
+        return known
     if len(_lines) >= 4096:
         _lines.clear()
-    return tuple(map(_lines.setdefault, headers, headers))
+    if len(_heads) >= 1024:
+        _heads.clear()
+    shared = tuple(map(_lines.setdefault, headers, headers))
+    _heads[shared] = shared
+    return shared
 
 
-@dataclass(slots=True, eq=False)
 class Entry:
     """One stored response.
 
     `since` is the instant at which its age was zero, `fresh_until` the one at which it becomes stale,
     both seconds of the engine's clock. `born` is the journal mark its request read before the app was
     called. `values` are those of `terms.varying` in that request. `validators` is (ETag, Last-Modified).
+
+    What others have as well is not held again: `fields` is the head without `tag`, an ETag of ours, which
+    comes last; `fresh_until` is held only where it is more than `since` and the lifetime.
     """
 
-    key: Final[str]
-    terms: Final[Terms]
-    headers: Final[Headers]
-    body: Final[bytes]
-    since: Final[float]
-    fresh_until: Final[float]
-    born: Final[Mark]
-    values: Final[tuple[str | None, ...]] = ()
+    __slots__ = ("_fresh_until", "body", "born", "fields", "key", "since", "tag", "terms", "values")
+
+    def __init__(
+        self,
+        key: str,
+        terms: Terms,
+        headers: Headers,
+        body: bytes,
+        since: float,
+        fresh_until: float,
+        born: Mark,
+        values: tuple[str | None, ...] = (),
+    ) -> None:
+        tag = None
+        if terms.made_etag and headers and headers[-1][0] == "ETag":
+            headers, tag = intern_pairs(headers[:-1]), headers[-1][1]
+        self.key: Final = key
+        self.terms: Final = terms
+        self.fields: Final = headers
+        self.tag: Final = tag
+        self.body: Final = body
+        self.since: Final = since
+        self._fresh_until: Final = None if fresh_until == since + terms.lifetime else fresh_until
+        self.born: Final = born
+        self.values: Final = values
+
+    @property
+    def fresh_until(self) -> float:
+        """The instant at which it becomes stale."""
+        until = self._fresh_until
+        return self.since + self.terms.lifetime if until is None else until
+
+    @property
+    def headers(self) -> Headers:
+        """The whole head, an ETag of ours last."""
+        return self.fields if self.tag is None else (*self.fields, ("ETag", self.tag))
 
     def field(self, name: str) -> str | None:
         """The first line of a response field; `name` in lower case."""
@@ -101,7 +139,7 @@ class Entry:
     @property
     def etag(self) -> str | None:
         """The stored ETag, the app's or ours."""
-        return self.field("etag")
+        return self.tag or self.field("etag")
 
     @property
     def last_modified(self) -> str | None:
@@ -139,15 +177,15 @@ class Entry:
             _ENTRY_BYTES
             + len(self.body)
             + len(self.key)
-            + sum([_PAIR_BYTES + len(name) + len(value) for name, value in self.headers])
+            + sum([_PAIR_BYTES + len(name) + len(value) for name, value in self.fields])
         )
         if self.values or self.terms.groups:
             size += sum([_TEXT_BYTES + len(text) for text in (*self.values, *self.terms.groups) if text])
         return size
 
 
-_ENTRY_BYTES: Final = 380
-_PAIR_BYTES: Final = 64
+_ENTRY_BYTES: Final = 300
+_PAIR_BYTES: Final = 72
 _TEXT_BYTES: Final = 64
 
 

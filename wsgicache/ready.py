@@ -1,4 +1,4 @@
-"""What the hit path sends: made once, when an entry is first hit. Pure.
+"""What the hit path knows and sends: made when an entry is hit. Pure.
 
 Instants here are of the monotonic clock, so that a hit reads one clock and a wall clock that is set makes
 nothing look younger; `wsgicache.clock` compares the two once a second per page.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .entry import Entry, Headers
+from .entry import Entry, Terms
 from .freshness import NamedSeconds
 from .key import Selector, select_variant
 from .outcome import hit_line
@@ -48,86 +48,109 @@ ALWAYS: Final = Trust()
 """For a store that is itself what it says, or is asked each time."""
 
 
+Hot = tuple[float, list[tuple[str, str]] | None, tuple[bytes, ...]]
+"""The whole head of a hit and its body, right while the monotonic clock is before the first."""
+
+COLD: Final[Hot] = (float("-inf"), None, ())
+"""What a slot holds that was not hit in this second."""
+
+_ONCE: Final[tuple[Hot, ...]] = tuple([(float("-inf"), None, ()) for _ in range(64)])
+"""What a slot holds that was hit once in this second of its age: one object for each second."""
+
+
 @dataclass(slots=True, eq=False)
 class Ready:
-    """An entry as the hit path needs it, and nothing else.
+    """What the hit path knows of the entries that are stored on the same terms under the same plan.
 
-    `cookies` says which Cookie fields leave the hit as it is. `sent` is the whole head, right while the
-    clock is before `until`: it changes once a second, however many hits there are; an entry that is hit
-    less often keeps none. `trust` says up to when the store's copies may be served. `shift` is the difference
-    of the two clocks by which the instants were made, and `rules` what the engine's rules were known by;
-    `count` counts a hit.
+    One object serves all of them, so that what is hit costs no more memory than what is not. Only what is
+    hit twice in a second has a `Hot` in its slot.
+
+    `cookies` says which Cookie fields leave the hit as it is. `trust` says up to when the store's copies may
+    be served. `shift` is monotonic clock minus wall clock, seconds, `rules` what the engine's rules were
+    known by; `count` counts a hit. `until` is the monotonic instant at which a copy is too old, whatever its
+    age: where it is told, the object is of one entry only.
     """
 
     status: Final[str]
-    head: Final[Headers]
-    chunks: Final[tuple[bytes, ...]]
-    since: Final[float]
-    fresh_until: Final[float]
     lifetime: Final[int]
     shift: Final[float]
     rules: Final[object]
     cookies: Final[Mapping[str, bool]]
     count: Final[Callable[[], object]]
-    trust: Final[Trust | Both] = ALWAYS
+    trust: Final[Trust | Both]
+    until: Final[float]
     keys: Final[None] = None
-    until: float = float("-inf")
-    sent: list[tuple[str, str]] | None = None
-    last: int = -1
 
-    def head_at(self, now: float, trusted_until: float) -> list[tuple[str, str]]:
-        """The whole head of a fresh hit.
+    def age_at(self, entry: Entry, now: float, trusted_until: float) -> int:
+        """The age of a fresh entry.
 
         Args:
             now: the monotonic clock.
             trusted_until: of `trust`, read before the caller made sure that this is still valid.
 
         Raises:
+            LookupError: it is not fresh, or not to be trusted.
+        """
+        wall = now - self.shift
+        if wall >= entry.fresh_until or now >= self.until or now >= trusted_until:
+            raise LookupError("stale")
+        return int(wall - entry.since)
+
+    def hit(self, slot: Any, now: float, trusted_until: float) -> Hot:
+        """The answer of a slot that is fresh, the first in this second or the second; see `age_at`.
+
+        Raises:
             LookupError: it is not fresh, not to be trusted, or its age is negative: a clock went back.
         """
-        if now >= self.fresh_until or now >= trusted_until:
-            raise LookupError("stale")
-        age = int(now - self.since)
-        sent = [*self.head, AGES[age], HIT_LINES[self.lifetime - age]]
-        if self.last == age:  # the second hit in this second
-            self.sent = sent  # before `until`, which says that it may be read
-            self.until = min(self.fresh_until, self.since + age + 1, trusted_until)
-        self.last = age
-        return sent
+        entry: Entry = slot.stored
+        age = self.age_at(entry, now, trusted_until)
+        ends = min(entry.fresh_until, entry.since + age + 1) + self.shift
+        sent = [*entry.headers, AGES[age], HIT_LINES[self.lifetime - age]]
+        hot = min(ends, self.until, trusted_until), sent, (entry.body,) if entry.body else ()
+        once = _ONCE[age % len(_ONCE)]
+        slot.hot = hot if slot.hot is once else once
+        return hot
 
 
-def ready(
-    entry: Entry,
-    cookies: Mapping[str, bool],
-    shift: float,
-    rules: object,
-    count: Callable[[], object],
-    trust: Trust | Both = ALWAYS,
-    until: float = float("inf"),
-) -> Ready:
-    """The wire-ready form of an entry. One that is validated before each use is never fresh here.
+class Readies:
+    """The `Ready` objects of an engine: equal ones once. Bounded."""
 
-    Args:
-        shift: monotonic clock minus wall clock, seconds.
-        rules: what the engine's rules are known by until one is switched.
-        count: counts a hit.
-        trust: up to when the store's copies may be served.
-        until: monotonic instant at which this copy is too old to be served.
-    """
-    terms = entry.terms
-    return Ready(
-        status=terms.status,
-        head=entry.headers,
-        chunks=(entry.body,) if entry.body else (),
-        since=entry.since + shift,
-        fresh_until=float("-inf") if terms.always_validate else min(entry.fresh_until + shift, until),
-        lifetime=terms.lifetime,
-        shift=shift,
-        rules=rules,
-        cookies=cookies,
-        count=count,
-        trust=trust,
-    )
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Ready] = {}
+
+    def of(
+        self,
+        terms: Terms,
+        cookies: Mapping[str, bool],
+        shift: float,
+        rules: object,
+        count: Callable[[], object],
+        trust: Trust | Both = ALWAYS,
+        until: float = float("inf"),
+    ) -> Ready:
+        """What the hit path knows of entries on these terms. One that is validated before each use is never
+        fresh here.
+
+        Args:
+            shift: monotonic clock minus wall clock, seconds.
+            rules: what the engine's rules are known by until one is switched.
+            count: counts a hit.
+            trust: up to when the store's copies may be served.
+            until: monotonic instant at which this copy is too old to be served.
+        """
+        if terms.always_validate:
+            until = float("-inf")
+        if until != float("inf"):
+            return Ready(terms.status, terms.lifetime, shift, rules, cookies, count, trust, until)
+        # By identity what does not compare: each is held by the value, so that no other can take its place.
+        asked = (terms.status, terms.lifetime, shift, rules, id(cookies), count, trust)
+        known = self._known.get(asked)
+        if known is None:
+            if len(self._known) >= 1024:
+                self._known.clear()
+            known = Ready(terms.status, terms.lifetime, shift, rules, cookies, count, trust, until)
+            self._known[asked] = known
+        return known
 
 
 class ReadyVariants:

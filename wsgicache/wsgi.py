@@ -34,7 +34,7 @@ from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .outcome import Outcome, Reason
 from .policy import Admission, invalidates, is_unsafe, request_directives
 from .queueing import Queue, groups_of
-from .ready import AGES, HIT_LINES
+from .ready import AGES, COLD, HIT_LINES
 
 _STORE_DOWN: Final[Reason] = Reason.STORE_DOWN
 """The member by itself: to read it from its enum costs as much as a call."""
@@ -127,26 +127,25 @@ class Middleware:
                 ):
                     slot.visited = True
                     now = self._steady()
-                    if now < ready.until:
-                        sent = ready.sent
-                    else:
+                    until, sent, chunks = slot.hot
+                    if now >= until:
                         self._clock.check(now)
                         trusted_until = ready.trust.until
                         # Trust is renewed after the stamp is replaced: in this order none of them is too new
                         # for the other.
-                        if self.engine.stamp is stamp:
-                            sent = ready.head_at(now, trusted_until)
-                    if self._confirm is not None and not self._confirm(slot):
+                        hit = ready.hit(slot, now, trusted_until) if self.engine.stamp is stamp else COLD
+                        _, sent, chunks = hit
+                    if self._confirm is not None and sent is not None and not self._confirm(slot):
                         sent = None  # others replaced it, or purged it
                 elif ready is not None and (ready := self._special(environ, slot, ready)) is not None:
-                    sent = ready.headers
+                    sent, chunks = ready.headers, ready.chunks
         except Exception:
             sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
             return self._serve(environ, start_response)
         ready.count()
         start_response(ready.status, [*sent])
-        return [*ready.chunks]  # a list of one: some servers have a quicker way for that, and for no tuple
+        return [*chunks]  # a list of one: some servers have a quicker way for that, and for no tuple
 
     def _agrees(self, environ: Environ, besides: Container[str] = ()) -> bool:
         """Whether what is unusual is only what some proxies and servers set on every request, and says
@@ -188,13 +187,12 @@ class Middleware:
         slot.visited = True
         now = self._steady()
         self._clock.check(now)
-        trusted_until = ready.trust.until
-        if now >= ready.fresh_until or now >= trusted_until or slot.stamp is not self.engine.stamp:
+        age = ready.age_at(slot.stored, now, ready.trust.until)
+        if slot.stamp is not self.engine.stamp:
             return None
         if self._confirm is not None and not self._confirm(slot):
             return None
         made = answer(slot.stored, facts)
-        age = int(now - ready.since)
         headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
         return Special(made.status, headers, made.chunks, ready.count)
 

@@ -21,8 +21,8 @@ def test_equal_terms_are_one_object():
 
 
 def test_equal_lines_are_one_object():
-    one = intern_pairs([("A", "x"), ("A", "y")])
-    two = intern_pairs([("A", "y"), ("A", "x")])
+    one = intern_pairs((("A", "x"), ("A", "y")))
+    two = intern_pairs((("A", "y"), ("A", "x")))
     assert one == (("A", "x"), ("A", "y"))
     assert (one[0] is two[1], one[1] is two[0]) == (True, True)
 
@@ -31,7 +31,7 @@ def test_both_tables_are_bounded_and_go_on_working():
     for number in range(10_000):
         terms = Terms("200 OK", "f", number, "ttl", groups=(f"post-{number}",))
         assert intern_terms(terms) == terms
-        assert intern_pairs([("ETag", f'"{number}"')]) == (("ETag", f'"{number}"'),)
+        assert intern_pairs((("ETag", f'"{number}"'),)) == (("ETag", f'"{number}"'),)
         assert len(entry_module._terms) <= 4096
         assert len(entry_module._lines) <= 4096 + 1
 
@@ -169,7 +169,7 @@ def site(number, extra=0, groups=(), values=()):
     return page(
         key=f"/page/{number}\0\0example.com\0http",
         terms=Terms("200 OK", "f" * 16, 300, "ttl", groups=groups, varying=("accept",) * len(values)),
-        headers=intern_pairs([*shared, *own, *more]),
+        headers=intern_pairs((*shared, *own, *more)),
         body=bytes(1000),
         since=1.0 + number,
         fresh_until=2.0 + number,

@@ -23,8 +23,8 @@ from . import StoreOptions
 from .budgets import Budgets
 from .sieve import Slot
 
-_SLOT_BYTES: Final = 410
-"""A slot, its place in the dictionary, and what a hit adds: an ETag of ours, the ready head."""
+_SLOT_BYTES: Final = 300
+"""A slot, its place in the dictionary, its numbers."""
 
 _LEASES: Final = 4096
 """Leases and notes of unstorable answers, before those that have ended are cleared away."""

@@ -8,18 +8,31 @@ nobody asks for twice leaves quickly; what is popular is never moved.
 from __future__ import annotations
 
 from ..entry import Stored
-from ..ready import Ready, ReadyVariants
+from ..ready import COLD, Hot, Ready, ReadyVariants
 
 
 class Slot:
     """A place in the queue: what is stored, the visited flag, and what the hit path needs.
 
     `home` is the dictionary that it is found in. `stamp` is the engine's stamp under which `ready` was last
-    found valid; the engine sets both. `size`, in bytes, and `settled`, which says in which of two queues it
-    stands (`wsgicache.stores.segments`), are one number: a field more would be paid for by every entry.
+    found valid; the engine sets both. `hot` is what is sent while it is hit more than once a second. `size`, in
+    bytes, and `settled`, which says in which of two queues it stands (`wsgicache.stores.segments`), are one
+    number: a field more would be paid for by every entry.
     """
 
-    __slots__ = ("home", "key", "newer", "older", "ready", "stamp", "stored", "token", "visited", "weight")
+    __slots__ = (
+        "home",
+        "hot",
+        "key",
+        "newer",
+        "older",
+        "ready",
+        "stamp",
+        "stored",
+        "token",
+        "visited",
+        "weight",
+    )
 
     def __init__(self, home: dict[str, Slot], key: str, stored: Stored, size: int, token: int) -> None:
         self.home = home
@@ -30,6 +43,7 @@ class Slot:
         self.visited = False
         self.stamp: object = None
         self.ready: Ready | ReadyVariants | None = None
+        self.hot: Hot = COLD
         self.newer: Slot | None = None
         self.older: Slot | None = None
 
