@@ -254,17 +254,21 @@ class Capture:
 
     def _keep_list(self) -> Iterable[bytes]:
         """The whole body is there already, as with most apps: it is stored, and goes out as it is."""
-        chunks = [chunk if type(chunk) is bytes else _bytes(chunk) for chunk in self._iterable]
-        size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-        if size > self._fill.admission.plan.max_body_bytes:
+        chunks: Any = self._iterable
+        if len(chunks) == 1 and type(chunks[0]) is bytes:
+            body = chunks[0]
+        else:
+            chunks = [_bytes(chunk) for chunk in chunks]
+            body = b"".join(chunks)
+        if len(body) > self._fill.admission.plan.max_body_bytes:
             self._guarded("capture", self._fill.too_large, None)
             return self._pass_on()
-        self._complete(body := chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        self._complete(body)
         replaced = self._send_whole(body)
         if replaced is not None:
             return replaced
         self._end()
-        return chunks
+        return chunks  # type: ignore[no-any-return]
 
     def _take_first(self, first: object) -> Iterable[bytes]:
         if first is _END:
@@ -297,7 +301,7 @@ class Capture:
         status, headers = self._head
         if body and fill.head is not None and fill.head.length is None and fill.entry is not None:
             headers = [*headers, ("Content-Length", str(len(body)))]
-        self._send(status, headers)
+        self._send(status, headers, None if fill.head is None else fill.head.fields)
         return None
 
     # --- answers that replace the app's ------------------------------------------------------------
@@ -402,10 +406,10 @@ class Capture:
         else:
             self._deferred = action
 
-    def _send(self, status: str, headers: list[Header]) -> None:
-        """Give the head to the server."""
+    def _send(self, status: str, headers: list[Header], names: Iterable[str] | None = None) -> None:
+        """Give the head to the server; `names` as in `for_client`."""
         fill = self._fill
-        told = for_client(headers, fill.outcome, fill.engine, self._show_key)
+        told = for_client(headers, fill.outcome, fill.engine, self._show_key, names)
         self._sent = True
         self._write = self._start_response(status, told)
 
@@ -651,9 +655,22 @@ def _before_head(chunk: object) -> bytes:
     return b""
 
 
-def for_client(headers: Iterable[Header], outcome: Outcome, engine: Engine, show_key: bool) -> list[Header]:
-    """Response fields without those for this cache alone, and with Cache-Status appended (RFC 9211 §2)."""
-    shown = [pair for pair in headers if pair[0].lower() not in engine.consumed]
+def for_client(
+    headers: Iterable[Header],
+    outcome: Outcome,
+    engine: Engine,
+    show_key: bool,
+    names: Iterable[str] | None = None,
+) -> list[Header]:
+    """Response fields without those for this cache alone, and with Cache-Status appended (RFC 9211 §2).
+
+    Args:
+        names: those of the fields, in lower case, where they are known.
+    """
+    if names is not None and engine.consumed.isdisjoint(names):
+        shown = list(headers)
+    else:
+        shown = [pair for pair in headers if pair[0].lower() not in engine.consumed]
     try:
         shown.append(("Cache-Status", outcome.cache_status(show_key=show_key)))
     except Exception as error:

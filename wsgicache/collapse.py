@@ -73,7 +73,7 @@ class Boarding(Enum):
 
 # A member by itself: to read one from its enum costs as much as a call.
 PENDING: Final[State] = State.PENDING
-_LANDED: Final[State] = State.LANDED
+LANDED: Final[State] = State.LANDED
 LEAD: Final[Boarding] = Boarding.LEAD
 
 
@@ -98,6 +98,7 @@ class Collapse:
         self._lock = threading.Lock()
         self._flights: dict[str, Flight] = {}
         self._tokens = 0
+        """The last token: later ones are higher, also among caches that share a store and its machine's clock."""
         _instances.add(self)
 
     def board(
@@ -122,7 +123,8 @@ class Collapse:
                     return self._join(flight)
             if not may_lead:
                 return Boarding.ALONE, None
-            flight = self._flights[key] = Flight(key, born, self._next_token(), owner)
+            self._tokens = token = max(self._tokens + 1, int(self._steady() * 1e9))
+            flight = self._flights[key] = Flight(key, born, token, owner)
             return LEAD, flight
 
     def _join(self, flight: Flight) -> tuple[Boarding, Flight | None]:
@@ -136,12 +138,8 @@ class Collapse:
     def token(self) -> int:
         """The place in the order of fills for one that nobody follows."""
         with self._lock:
-            return self._next_token()
-
-    def _next_token(self) -> int:
-        """Later ones are higher, also among caches that share a store and its machine's clock."""
-        self._tokens = max(self._tokens + 1, int(self._steady() * 1e9))
-        return self._tokens
+            self._tokens = token = max(self._tokens + 1, int(self._steady() * 1e9))
+            return token
 
     def wait(self, flight: Flight, timeout: float) -> State:
         """Wait for a flight to end, as a follower.
@@ -183,21 +181,22 @@ class Collapse:
 
     def land(self, flight: Flight, entry: Entry) -> None:
         """The answer is stored: followers take it from here."""
-        self._end(flight, _LANDED, entry)
+        self.end(flight, LANDED, entry)
 
     def release(self, flight: Flight) -> None:
         """The answer is not storable: followers go to the app, all at once."""
-        self._end(flight, State.RELEASED, None)
+        self.end(flight, State.RELEASED, None)
 
     def give_stale(self, flight: Flight) -> None:
         """The app failed and a stale page answered: it may answer followers too."""
-        self._end(flight, State.STALE, None)
+        self.end(flight, State.STALE, None)
 
     def fail(self, flight: Flight) -> None:
         """There is no answer: one of the followers leads the next flight."""
-        self._end(flight, State.FAILED, None)
+        self.end(flight, State.FAILED, None)
 
-    def _end(self, flight: Flight, state: State, entry: Entry | None) -> None:
+    def end(self, flight: Flight, state: State, entry: Entry | None) -> None:
+        """What the four above do; one that has ended stays as it is."""
         with self._lock:
             if flight.state is not PENDING:
                 return
@@ -239,27 +238,25 @@ class MissMarkers:
     def __init__(self, seconds: float, limit: int = 10000) -> None:
         self._seconds = seconds
         self._limit = limit
-        self._marks: dict[str, tuple[float, Reason]] = {}
+        self.marks: dict[str, tuple[float, Reason]] = {}
+        """What is marked, or was. Where there is nothing, a miss need not ask."""
 
     def set(self, key: str, now: float, reason: Reason) -> None:
         """Mark a key."""
-        if len(self._marks) >= self._limit:
-            self._marks = {}
-        self._marks[short(key)] = (now + self._seconds, reason)
+        if len(self.marks) >= self._limit:
+            self.marks = {}
+        self.marks[short(key)] = (now + self._seconds, reason)
 
     def unset(self, key: str) -> None:
         """The last answer was storable after all."""
-        if self._marks:
-            self._marks.pop(short(key), None)
+        self.marks.pop(short(key), None)
 
     def has(self, key: str, now: float) -> bool:
         """Whether a key is marked."""
-        if not self._marks:
-            return False
-        mark = self._marks.get(short(key))
+        mark = self.marks.get(short(key))
         return mark is not None and now < mark[0] <= now + self._seconds
 
     def why(self, key: str) -> Reason | None:
         """Why the last answer for a key was not stored, as far as is remembered."""
-        mark = self._marks.get(short(key))
+        mark = self.marks.get(short(key))
         return None if mark is None else mark[1]

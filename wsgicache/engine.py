@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .background import Refresher, dice
 from .clock import Clock
-from .collapse import Collapse, Flight, MissMarkers
+from .collapse import LANDED, Collapse, Flight, MissMarkers
 from .cookiepass import cookie_pass
 from .early import first_try, lead, next_try
 from .encode import is_form_of
@@ -277,9 +277,10 @@ class Engine:
             arm: let the hit path answer such requests from now on; explain does not, and changes nothing.
         """
         now = self.clock.now()
-        found = Found(admission.key, now, self.follower_of(admission.key))
+        follower = self.followers[0] if self._part_of is None else self.follower_of(admission.key)
+        found = Found(admission.key, now, follower)
         try:
-            if self.owed:  # before anything is read from the store
+            if self.owed.purges:  # before anything is read from the store
                 self.owed.pay(self._append_if_up)
             stored = self._find(admission, found)
             if self.counts is not None and arm:
@@ -451,11 +452,10 @@ class Engine:
         """As `verdict`, at a newly read mark; HARD where the store does not tell."""
         follower = self.follower_of(entry.key)
         try:
-            follower.follow_now(entry.key)
+            return follower.verdict_now(entry)
         except Exception as error:
             self._store_failed(error)
             return Verdict.HARD
-        return follower.verdict(entry)
 
     def covered(self, key: str, groups: Sequence[str] = ()) -> Callable[[Mark], bool]:
         """A question: has a key been purged since a mark?"""
@@ -472,7 +472,7 @@ class Engine:
 
     def land(self, flight: Flight, entry: Entry) -> None:
         """The answer is stored: those who wait take it from here, other processes from the store."""
-        self.collapse.land(flight, entry)
+        self.collapse.end(flight, LANDED, entry)
         if flight.lease is not None:
             self.leases.give_back(flight)
 
@@ -503,9 +503,8 @@ class Engine:
         try:
             if self.peek is None or self.shared:
                 entry = with_etag(entry)
-            follower.follow_now(entry.key)  # what was purged while the app was working
             key = place(entry) if entry.terms.varying else entry.key
-            if follower.verdict(entry) is _HARD:
+            if follower.verdict_now(entry) is _HARD:  # purged while the app was working
                 return Reason.NOT_STORED_RACED, entry
             if not follower.store.set(key, entry, entry.keep_until, token):
                 return self._why_refused(entry, key, follower), entry

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple
 
 from .journal import Mark
@@ -94,6 +95,16 @@ class Entry:
 
     __slots__ = ("_fresh_until", "body", "born", "fields", "key", "since", "tag", "terms", "values")
 
+    key: Final[str]
+    terms: Final[Terms]
+    fields: Final[Headers]
+    tag: Final[str | None]
+    body: Final[bytes]
+    since: Final[float]
+    born: Final[Mark]
+    values: Final[tuple[str | None, ...]]
+    _fresh_until: Final[float | None]
+
     def __init__(
         self,
         key: str,
@@ -108,15 +119,15 @@ class Entry:
         tag = None
         if terms.made_etag and headers and headers[-1][0] == "ETag":
             headers, tag = intern_pairs(headers[:-1]), headers[-1][1]
-        self.key: Final = key
-        self.terms: Final = terms
-        self.fields: Final = headers
-        self.tag: Final = tag
-        self.body: Final = body
-        self.since: Final = since
-        self._fresh_until: Final = None if fresh_until == since + terms.lifetime else fresh_until
-        self.born: Final = born
-        self.values: Final = values
+        self.key = key
+        self.terms = terms
+        self.fields = headers
+        self.tag = tag
+        self.body = body
+        self.since = since
+        self._fresh_until = None if fresh_until == since + terms.lifetime else fresh_until
+        self.born = born
+        self.values = values
 
     @property
     def fresh_until(self) -> float:
@@ -177,7 +188,8 @@ class Entry:
             _ENTRY_BYTES
             + len(self.body)
             + len(self.key)
-            + sum([_PAIR_BYTES + len(name) + len(value) for name, value in self.fields])
+            + _PAIR_BYTES * len(self.fields)
+            + sum(map(len, chain.from_iterable(self.fields)))
         )
         if self.values or self.terms.groups:
             size += sum([_TEXT_BYTES + len(text) for text in (*self.values, *self.terms.groups) if text])

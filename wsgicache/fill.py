@@ -392,7 +392,8 @@ class Fill:
         self.outcome.settled = reason
         self.outcome.size = len(entry.body)
         self.outcome.ttl = entry.ttl(self.engine.clock.wall())
-        self.engine.markers.unset(self.admission.key)
+        if self.engine.markers.marks:
+            self.engine.markers.unset(self.admission.key)
         if self.flight is not None:
             self.engine.land(self.flight, entry)
 

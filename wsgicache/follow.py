@@ -113,6 +113,13 @@ class Follower:
         """What the journal, as this process knows it, says of an entry."""
         return self._index.verdict(entry.born, entry.key, entry.terms.groups)
 
+    def verdict_now(self, entry: Entry) -> Verdict:
+        """The same, after the journal was followed to where it stands."""
+        mark = self.store.mark_of(entry.key)
+        if mark is not self._index.mark:
+            self.follow(mark)
+        return self._index.verdict(entry.born, entry.key, entry.terms.groups)
+
     def covers(self, born: Mark, key: str, groups: Sequence[str] = ()) -> bool:
         """Whether a key was purged, hard or soft, since a mark."""
         return self._index.verdict(born, key, groups) is not Verdict.VALID

@@ -16,23 +16,23 @@ class Owed:
 
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
-        self._purges: dict[Purge, None] = {}
+        self.purges: dict[Purge, None] = {}
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
         """In a forked child: what is owed is the parent's to pay."""
         self._lock = threading.Lock()
-        self._purges = {}
+        self.purges = {}
 
     def __bool__(self) -> bool:
-        return bool(self._purges)
+        return bool(self.purges)
 
     def add(self, purges: Iterable[Purge]) -> None:
         """Owe some more; where they are too many, everything is to be purged."""
         with self._lock:
-            self._purges.update(dict.fromkeys(purges))
-            if len(self._purges) > self._limit or _ALL in self._purges:
-                self._purges = {_ALL: None}
+            self.purges.update(dict.fromkeys(purges))
+            if len(self.purges) > self._limit or _ALL in self.purges:
+                self.purges = {_ALL: None}
 
     def pay(self, append: Callable[[Sequence[Purge]], None]) -> None:
         """Write what is owed, while others wait: they must not read from the store before.
@@ -41,6 +41,6 @@ class Owed:
             StoreError: it still does not take them.
         """
         with self._lock:
-            if self._purges:
-                append(list(self._purges))
-                self._purges = {}
+            if self.purges:
+                append(list(self.purges))
+                self.purges = {}

@@ -214,10 +214,11 @@ def _refuse(facts: Facts, plan: Plan, host: str | None) -> Reason | None:
         return Reason.METHOD_SAFE if facts.method in SAFE_METHODS else Reason.METHOD_UNSAFE
     if host is None:
         return Reason.BYPASS_HOST
-    refused = refuse_path(facts.path)
-    if refused is not None:
+    path = facts.path
+    plain = path[:1] == "/" and "/." not in path and "\\" not in path and path.isprintable()
+    if not plain and (refused := refuse_path(path)) is not None:  # nearly no path wants that closer look
         return refused
-    size = len(facts.path) + len(facts.query) + len(facts.host) + len(facts.forwarded)
+    size = len(path) + len(facts.query) + len(facts.host) + len(facts.forwarded)
     limit = plan.settings.max_key_bytes
     too_long = size > limit or (facts.raw is not None and size + len(facts.raw) > 2 * limit)
     return Reason.BYPASS_KEY if too_long else None

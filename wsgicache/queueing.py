@@ -103,7 +103,7 @@ class Queue:
         engine, key = self.engine, admission.key
         if admission.personal is not None or found.mark is None:
             return Boarding.ALONE, None, None
-        if engine.markers.has(key, found.now):
+        if engine.markers.marks and engine.markers.has(key, found.now):
             return Boarding.ALONE, None, Reason.MISS_MARKER
         boarding, flight = engine.collapse.board(
             found.key,

@@ -15,6 +15,9 @@ _ATTRIBUTE: Final = re.compile(rb"([a-z][\w:.-]*+)\s*+=\s*+(?:\"([^\"]*+)\"|'([^
 _TOKEN_NAME: Final = re.compile(rb"[cx]srf|requestverificationtoken|(?:^|[^a-z])authenticator\]?$|token\]?$")
 _FIELDS: Final = frozenset((b"input", b"meta"))
 _NAMING: Final = frozenset((b"name", b"id", b"property"))
+_WORDS: Final = (b"srf", b"token", b"authenticator")
+"""One of these is in the name of every token; where there are many tags they are looked for first."""
+_FEW: Final = 512
 _MAX_DECODED: Final = 8 << 20
 
 
@@ -44,24 +47,24 @@ def holds_token(body: bytes, coding: str | None) -> bool:
         if decoded is None:
             return True
         body = decoded
-    return _holds_token(body.lower())
-
-
-def _holds_token(page: bytes) -> bool:
-    """Whether a page, in lower case, holds a token.
-
-    No tag that begins behind the last of three words can hold one, and in most pages that is the last meta
-    element of the head. `rfind` skips through the rest much faster than `find` or a regular expression.
-    """
-    last = max(page.rfind(b"<input"), page.rfind(b"<meta"), page.rfind(b"nonce"))
-    if last < 0:
+    page = body.lower()
+    # No tag that begins behind the last of three words can hold one, and in most pages that is the last meta
+    # element of the head. `rfind` skips through the rest much faster than `find` or a regular expression.
+    nonce = page.rfind(b"nonce")
+    last = max(page.rfind(b"<input"), page.rfind(b"<meta"), nonce)
+    if last < 0 or (last > _FEW and nonce < 0 and not any([page.rfind(word) >= 0 for word in _WORDS])):
         return False
-    start, end = 0, last + len(b"<input ")
+    return _holds_token(page, last + len(b"<input "))
+
+
+def _holds_token(page: bytes, end: int) -> bool:
+    """Whether a page, in lower case, holds a token in a tag that begins before `end`."""
+    start = 0
     while (tag := _TAG.search(page, start, end)) is not None:
         inside = _INSIDE.match(page, tag.end())
         assert inside is not None  # noqa: S101 - it matches nothing at all, too
         text = inside[0]
-        # One of these is in everything that `_is_token` finds.
+        # `_WORDS` or a nonce: one of these is in everything that `_is_token` finds.
         speaks = b"srf" in text or b"token" in text or b"authenticator" in text or b"nonce" in text
         if speaks and _is_token(tag[1], text):
             return True

@@ -38,7 +38,7 @@ def test_res_01_the_tables_beside_the_store_are_bounded_too():
     site = Site(control("private"), rules=[Rule("/s", query="key")])
     for number in range(12_000):
         site.ask(f"/s?q={number}")
-    assert len(site.cache.engine.markers._marks) <= 10_000
+    assert len(site.cache.engine.markers.marks) <= 10_000
     assert len(site.cache.engine.collapse) == 0
 
 

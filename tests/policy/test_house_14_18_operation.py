@@ -211,7 +211,7 @@ def test_miss_markers():
     site = Site(control("private"))
     for number in range(12_000):
         site.cache.engine.markers.set(str(number), site.clock.now, Reason.NOT_STORED_PRIVATE)
-    assert len(site.cache.engine.markers._marks) <= 10_000
+    assert len(site.cache.engine.markers.marks) <= 10_000
 
 
 def test_what_is_remembered_of_rules_and_settlements():

@@ -355,7 +355,7 @@ def test_markers_are_bounded():
     markers = MissMarkers(10.0, limit=100)
     for number in range(1000):
         markers.set(f"/{number}", 0.0, Reason.NOT_STORED_PRIVATE)
-        assert len(markers._marks) <= 100
+        assert len(markers.marks) <= 100
     assert markers.has("/999", 0.0)
 
 
