@@ -332,6 +332,7 @@ class Fill:
         more = (self.hints.said or IGNORE in self._environ) and self._says() != self._said
         if more:  # a body that was made meanwhile may know better than its head
             self._said = self._says()
+            self.outcome.ttl = None
             ignored = bool(self._environ.get(IGNORE))
             self.settlement = settle(self.admission, head, self.hints, ignored, self._head_at)
             if self.settlement.terms is None:
@@ -391,7 +392,8 @@ class Fill:
         self.entry = entry
         self.outcome.settled = reason
         self.outcome.size = len(entry.body)
-        self.outcome.ttl = entry.ttl(self.engine.clock.wall())
+        if self.outcome.ttl is None:  # else it was told with the head
+            self.outcome.ttl = entry.ttl(self.engine.clock.wall())
         if self.engine.markers.marks:
             self.engine.markers.unset(self.admission.key)
         if self.flight is not None:

@@ -93,7 +93,8 @@ def test_an_etag_of_ours_is_made_where_the_app_gave_none():
     assert make_etag(b"body") == make_etag(bytearray(b"body")) != make_etag(b"bodies")
     assert made.etag.startswith('"')
     assert is_field_value(made.etag)
-    rest = [name for name in fields_of("Entry") if name not in ("terms", "headers")]
+    assert (made.fields, made.tag) == (page().headers, made.etag)
+    rest = [name for name in fields_of("Entry") if name not in ("terms", "tag")]
     assert [getattr(made, name) for name in rest] == [getattr(page(), name) for name in rest]
 
 

@@ -333,3 +333,37 @@ def test_a_hit_is_a_list_of_one_that_is_the_servers_own():
     sent.append(b"something else")
     assert cache(make_environ(), lambda status, headers: None) == [b"page"]
     assert cache.stats()["hits"] == 3
+
+
+# --- what is held for a hit ---
+
+
+def slots_after(*urls, clock=None):
+    """The slots of pages that were stored and hit once each, a second later."""
+    app = ScriptedApp(Response(headers=TEXT, body=b"page"))
+    cache = new_cache(app, clock=clock or FakeClock())
+    for url in urls:
+        ask(cache, url)
+    cache.fake_clock.tick(1)
+    for url in urls:
+        ask(cache, url)
+    return cache, [cache.store.peek(f"{url}\0\0example.com\0http") for url in urls]
+
+
+def test_pages_stored_on_equal_terms_share_what_the_hit_path_knows():
+    _, (one, two) = slots_after("/one", "/two")
+    assert one.ready is not None
+    assert one.ready is two.ready
+    assert one.stored.fields is two.stored.fields
+
+
+def test_the_whole_head_is_held_only_while_a_page_is_hit_more_than_once_a_second():
+    cache, (slot,) = slots_after("/one")
+    heads = []
+    for tick in (0, 0, 0, 1, 0, 5, 0):
+        cache.fake_clock.tick(tick)
+        reply = ask(cache, "/one")
+        assert (reply.body, "; hit; " in reply.all("Cache-Status")[0]) == (b"page", True)
+        heads.append((*reply.all("Age"), slot.hot[1] is not None))
+    once, twice = [("1", False), ("2", False), ("7", False)], [("1", True), ("2", True), ("7", True)]
+    assert heads == [once[0], twice[0], twice[0], once[1], twice[1], once[2], twice[2]]
