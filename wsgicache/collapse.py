@@ -98,7 +98,7 @@ class Collapse:
         self._lock = threading.Lock()
         self._flights: dict[str, Flight] = {}
         self._tokens = 0
-        """The last token: later ones are higher, also among caches that share a store and its machine's clock."""
+        """The last one given; later ones are higher, also among caches that share a machine's clock."""
         _instances.add(self)
 
     def board(

@@ -107,11 +107,11 @@ BUDGETS = {
     "bypass by query": ({"url": "/page?q=1"}, "detail=BYPASS_QUERY", 28, 154),
     "bypass by rule": ({"url": "/closed/{}"}, "detail=BYPASS_RULE", 28, 142),
     "POST": ({"method": "POST"}, "fwd=method", 72, 303),
-    "miss": ({"url": "/page/{}"}, "stored", 74, 578),
-    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 95, 675),
-    "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 53, 384),
+    "miss": ({"url": "/page/{}"}, "stored", 79, 591),
+    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 105, 699),
+    "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 53, 385),
     "miss that is private": (
-        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 442
+        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 443
     ),
 }  # fmt: skip
 """The request, a part of its Cache-Status, most calls and most lines."""

@@ -55,9 +55,9 @@ class Segments:
         if replaced is not None:
             slot.visited = replaced.visited
             slot.settled = replaced.settled or replaced.visited
-        elif self._left.recall(slot.key):
+        elif self._left.noted and self._left.recall(slot.key):
             slot.settled = True
-        size, settled = slot.size, slot.settled
+        size, settled = slot.weight >> 1, slot.weight & 1  # two calls less for each page that is stored
         gone: list[Slot] = []
         if self.probation.bytes + self.main.bytes + size > self.max_bytes:
             gone = self._make_room(size, 0 if settled else size)
@@ -111,11 +111,14 @@ class Left:
 
     def __init__(self) -> None:
         self._places = array("I", [0])
+        self.noted = False
+        """Whether anybody is remembered."""
 
     def note(self, key: str, entries: int) -> None:
         """Somebody leaves a queue in which so many others stay."""
         if 2 * len(self._places) < entries:
             self._grow(entries)
+        self.noted = True
         number = _number(key)
         self._places[number % len(self._places)] = number
 
@@ -136,6 +139,7 @@ class Left:
     def clear(self) -> None:
         """Forget everybody."""
         self._places = array("I", [0])
+        self.noted = False
 
 
 def _number(key: str) -> int:

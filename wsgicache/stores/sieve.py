@@ -15,9 +15,9 @@ class Slot:
     """A place in the queue: what is stored, the visited flag, and what the hit path needs.
 
     `home` is the dictionary that it is found in. `stamp` is the engine's stamp under which `ready` was last
-    found valid; the engine sets both. `hot` is what is sent while it is hit more than once a second. `size`, in
-    bytes, and `settled`, which says in which of two queues it stands (`wsgicache.stores.segments`), are one
-    number: a field more would be paid for by every entry.
+    found valid; the engine sets both. `hot` is what is sent while it is hit more than once a second. `size`,
+    in bytes, and `settled`, which says in which of two queues it stands (`wsgicache.stores.segments`), are
+    one number: a field more would be paid for by every entry.
     """
 
     __slots__ = (
