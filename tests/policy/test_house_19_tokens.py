@@ -1,12 +1,16 @@
 """House rule 19: a page that holds somebody's token is not stored, unless a rule says so by name."""
 
 import gzip
+import re
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from policy_helpers import HTML, TEXT, Site, page
 
 from wsgicache import Rule
+from wsgicache.tokens import holds_token
 
 FORMS = [
     '<input type="hidden" name="csrfmiddlewaretoken" value="x">',
@@ -169,3 +173,53 @@ def test_a_rule_may_say_so_by_name(answer):
     assert is_kept(answer, rules=[Rule("/*", store_tokens=True)])
     assert not is_kept(answer, rules=[Rule("/other", store_tokens=True)])
     assert not is_kept(answer, rules=[Rule("/*", ttl=60, override=True)])
+
+
+# --- the search takes short cuts, and finds the same ---
+
+TAGS = re.compile(rb"<(input|meta|script|style|link)\b((?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+)")
+ATTRIBUTES = re.compile(rb"([a-z][\w:.-]*+)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))")
+NAMES = re.compile(rb"[cx]srf|requestverificationtoken|(?:^|[^a-z])authenticator\]?$|token\]?$")
+
+
+def holds_token_slowly(page):
+    """Every tag, every attribute, no short cut."""
+    for tag, inside in TAGS.findall(page.lower()):
+        for name, *values in ATTRIBUTES.findall(inside):
+            value = b"".join(values).strip()
+            if tag not in (b"input", b"meta"):
+                if name == b"nonce" and value:
+                    return True
+            elif name in (b"name", b"id", b"property") and NAMES.search(value):
+                return True
+    return False
+
+
+PIECES = st.sampled_from(
+    [
+        b"<input ", b"<META ", b"<meta ", b"<Script ", b"<link ", b"<p>", b"name=", b"id = ", b"property=",
+        b'"', b"'", b"csrf", b"X-XSRF", b"token", b"Token]", b"token s", b"authenticator", b"nonce",
+        b"nonce=", b">", b" ", b"abc", b"=", b"\0", b"x" * 520,
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=24).map(b"".join))
+def test_the_search_finds_what_a_plain_one_finds(page):
+    assert holds_token(page, None) is holds_token_slowly(page)
+
+
+@pytest.mark.parametrize("many", [0, 40], ids=["few tags", "many tags"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        '<INPUT NAME="csrf_token">',
+        "<meta property=x-token>",
+        "<input id='a.authenticator'>",
+        "<link nonce=a>",
+    ],
+)
+def test_a_token_behind_many_tags_is_found(many, field):
+    head = b'<meta property="og:a" content="b"><link rel="stylesheet" href="/a.css">' * many
+    assert holds_token(head + field.encode() + b"<p>text</p>" * 100, None)
+    assert not holds_token(head + b"<p>csrf token authenticator</p>" * 100, None)
