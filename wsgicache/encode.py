@@ -212,7 +212,7 @@ def make_form(plain: Entry, coding: str, fields: Mapping[str, str], *, anyhow: b
 def _form_headers(plain: Entry, coding: str, length: int) -> Headers:
     made = {"content-length": str(length), "etag": form_tag(plain.etag, coding)}
     headers = [(name, made.get(name.lower()) or value) for name, value in plain.headers]
-    return intern_pairs([*headers, ("Content-Encoding", coding)])
+    return intern_pairs((*headers, ("Content-Encoding", coding)))
 
 
 def _values_with(plain: Entry, coding: str) -> tuple[str | None, ...]:
