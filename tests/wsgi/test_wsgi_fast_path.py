@@ -367,3 +367,20 @@ def test_the_whole_head_is_held_only_while_a_page_is_hit_more_than_once_a_second
         heads.append((*reply.all("Age"), slot.hot[1] is not None))
     once, twice = [("1", False), ("2", False), ("7", False)], [("1", True), ("2", True), ("7", True)]
     assert heads == [once[0], twice[0], twice[0], once[1], twice[1], once[2], twice[2]]
+
+
+@pytest.mark.parametrize(
+    ("switched", "asks"), [(False, 1), (True, 0)], ids=["as it was", "switched just now"]
+)
+def test_the_store_is_asked_only_about_an_answer_that_will_be_sent(switched, asks):
+    cache, _ = slots_after("/one")
+    steady, asked = cache._steady, []
+
+    def clock():
+        if switched:
+            cache.engine.stamp = object()
+        return steady()
+
+    cache._steady, cache._confirm = clock, lambda slot: not asked.append(slot)
+    assert ask(cache, "/one").body == b"page"
+    assert len(asked) == asks
