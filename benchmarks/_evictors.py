@@ -9,12 +9,12 @@ import heapq
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from _traces import Page
 
+from wsgicache.entry import Entry
 from wsgicache.stores import Store, StoreOptions, open_store
 from wsgicache.stores.sieve import Sieve, Slot
 
@@ -104,7 +104,9 @@ class Ours:
     def put(self, page: Page) -> None:
         entry = page.entry
         if entry.born != self._mark:
-            entry = replace(entry, born=self._mark)
+            entry = Entry(
+                entry.key, entry.terms, entry.headers, entry.body, entry.since, entry.fresh_until, self._mark
+            )
         self.store.set(page.key, entry, time.time() + 3600)
 
 

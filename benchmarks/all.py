@@ -40,7 +40,11 @@ STEPS: dict[str, tuple[list[str], list[str]]] = {
     "startup": ([], ["--rounds", "1"]),
     "stampede": ([], ["--rounds", "1", "--clients", "8", "--view-seconds", "0.1"]),
     "overhttp": ([], ["--rounds", "1", "--seconds", "0.2"]),
+    "eviction": ([], ["--requests", "5000"]),
+    "simulate": ([], ["--quick"]),
 }
+PRINTED = {"eviction", "simulate"}
+"""They tell in their own words; pages of their own show what they found."""
 PROGRAMS = {"wrk": "wrk", "nginx": "nginx", "varnishd": "varnish"}  # the program, Debian's package
 PROGRAMS |= {"redis-server": "redis-server", "memcached": "memcached"}
 PACKAGES = (
@@ -74,8 +78,9 @@ def missing() -> list[str]:
 
 def run(name: str, results: Path, quick: bool) -> int:
     """Run one benchmark; return its exit status. What it prints is seen as it comes."""
-    arguments = STEPS[name][quick]
-    command = [sys.executable, str(HERE / f"{name}.py"), *arguments, "--json", str(results / f"{name}.json")]
+    command = [sys.executable, str(HERE / f"{name}.py"), *STEPS[name][quick]]
+    if name not in PRINTED:
+        command += ["--json", str(results / f"{name}.json")]
     print(f"\n=== {name}: {' '.join(command[1:])}\n", flush=True)
     with subprocess.Popen(command) as process:
         try:
