@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from .body import FileBody, Part
 from .conditional import head_304, not_modified, range_applies
 from .entry import Entry, Headers
 from .facts import Facts
@@ -12,11 +14,15 @@ from .ranges import content_range, multipart, select, unsatisfied
 
 
 class Answer(NamedTuple):
-    """A status line, the fields without Age and Cache-Status, and the body's chunks."""
+    """A status line, the fields without Age and Cache-Status, and the body's chunks.
+
+    Where `file` is not None, the chunks that are parts are parts of it.
+    """
 
     status: str
     headers: Headers
-    chunks: tuple[bytes, ...]
+    chunks: Sequence[bytes | Part]
+    file: FileBody | None = None
 
 
 def answer(entry: Entry, facts: Facts) -> Answer:
@@ -45,8 +51,12 @@ def _validators(headers: Headers) -> tuple[str | None, str | None, str | None]:
 
 
 def _whole(entry: Entry, without_body: bool) -> Answer:
-    chunks = () if without_body or not entry.body else (entry.body,)
-    return Answer(entry.terms.status, entry.headers, chunks)
+    body = entry.body
+    if without_body or not body:
+        return Answer(entry.terms.status, entry.headers, ())
+    if isinstance(body, FileBody):
+        return Answer(entry.terms.status, entry.headers, (Part(0, body.size),), body)
+    return Answer(entry.terms.status, entry.headers, (body,))
 
 
 def not_modified_answer(headers: Headers) -> Answer:
@@ -69,15 +79,21 @@ def _part(entry: Entry, asked: str) -> Answer | None:
     if len(spans) == 1:
         start, stop = spans[0]
         head = (("Content-Range", content_range(start, stop, len(body))),)
-        return _partial(entry, body[start:stop], head)
-    boundary = blake2b(body, digest_size=12).hexdigest()
-    content_type = entry.field("content-type")
+        return _partial(entry, (Part(start, stop),), stop - start, head)
+    # Made of all of the body, so that it does not occur in it.
+    made_of = body.tag.encode("latin-1") if isinstance(body, FileBody) else body
+    boundary = blake2b(made_of, digest_size=12).hexdigest()
+    parts, size = multipart(spans, len(body), entry.field("content-type"), boundary)
     head = (("Content-Type", f"multipart/byteranges; boundary={boundary}"),)
-    return _partial(entry, multipart(body, spans, content_type, boundary), head)
+    return _partial(entry, parts, size, head)
 
 
-def _partial(entry: Entry, part: bytes, extra: Headers) -> Answer:
+def _partial(entry: Entry, chunks: Sequence[bytes | Part], size: int, extra: Headers) -> Answer:
+    body = entry.body
     replaced = {"content-length", *(name.lower() for name, _ in extra)}
     kept = [pair for pair in entry.headers if pair[0].lower() not in replaced]
-    headers = (*kept, *extra, ("Content-Length", str(len(part))))
-    return Answer("206 Partial Content", headers, (part,))
+    headers = (*kept, *extra, ("Content-Length", str(size)))
+    if isinstance(body, FileBody):
+        return Answer("206 Partial Content", headers, chunks, body)
+    pieces = [body[chunk.start : chunk.stop] if isinstance(chunk, Part) else chunk for chunk in chunks]
+    return Answer("206 Partial Content", headers, (b"".join(pieces),))

@@ -3,6 +3,8 @@
 The rules this file obeys:
 
 - The first byte is never delayed, and never more than `max_body_bytes` is kept: a longer body streams on.
+- Never more than `spool_bytes` of it is kept in memory where the store keeps files: the rest goes into one,
+  which is gone on every path where it is not stored.
 - The app's `close()` is called exactly once, on every path, and nobody waits any longer afterwards.
 - Only a whole response is stored: the iterable ended, its length agrees, nothing was raised. Where the
   announced length is reached the entry is stored at once, so that a slow client holds up nobody; should
@@ -15,15 +17,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
 from .answer import Answer
+from .behind import Behind
+from .body import Body, FileBody
 from .engine import Engine
 from .fill import KEEP, Action, Fill
 from .outcome import Outcome, Reason
 from .ready import AGES
+from .sending import FileChunks, chunks_of
+from .stores.spool import Writer
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -60,6 +67,7 @@ class Capture:
         "_drained",
         "_early",
         "_environ",
+        "_file",
         "_fill",
         "_handed_over",
         "_head",
@@ -71,6 +79,7 @@ class Capture:
         "_sent",
         "_show_key",
         "_start_response",
+        "_to_close",
         "_unconditional",
         "_write",
     )
@@ -89,7 +98,9 @@ class Capture:
         self._iterator: Iterator[bytes] = _NOTHING
         self._chunks: list[bytes] | None = None
         self._kept = 0
-        self._pending: deque[bytes] | None = None
+        self._file: Writer | None = None
+        self._to_close: Writer | FileChunks | None = None
+        self._pending: deque[bytes] | Behind | None = None
         self._handed_over = False
         self._muted = False
         self._drained = False
@@ -255,14 +266,18 @@ class Capture:
     def _keep_list(self) -> Iterable[bytes]:
         """The whole body is there already, as with most apps: it is stored, and goes out as it is."""
         chunks: Any = self._iterable
+        body: Body | None
+        most = self._fill.admission.plan.in_memory_bytes
         if len(chunks) == 1 and type(chunks[0]) is bytes:
             body = chunks[0]
         else:
             chunks = [_bytes(chunk) for chunk in chunks]
-            body = b"".join(chunks)
-        if len(body) > self._fill.admission.plan.max_body_bytes:
-            self._guarded("capture", self._fill.too_large, None)
-            return self._pass_on()
+            body = b"".join(chunks) if sum(map(len, chunks)) <= most else None
+        if body is None or len(body) > most:
+            self._chunks = []
+            body = self._copied() if all([self._keep_large(chunk) for chunk in chunks]) else None
+            if body is None:
+                return self._pass_on()
         self._complete(body)
         replaced = self._send_whole(body)
         if replaced is not None:
@@ -287,7 +302,7 @@ class Capture:
         self._wait_for_server()
         return self
 
-    def _send_whole(self, body: bytes) -> Iterable[bytes] | None:
+    def _send_whole(self, body: Body) -> Iterable[bytes] | None:
         """The whole body was there before the head goes out, so the head can tell what became of it.
 
         Returns what goes out in place of the body, if anything.
@@ -306,7 +321,7 @@ class Capture:
 
     # --- answers that replace the app's ------------------------------------------------------------
 
-    def _client_has_it(self, body: bytes | None) -> Iterable[bytes] | None:
+    def _client_has_it(self, body: Body | None) -> Iterable[bytes] | None:
         """A 304 in place of the app's 200; what there is of a body is still read for the store."""
         if not self._fill.stripped:
             return None
@@ -326,14 +341,22 @@ class Capture:
         made = self._guarded("answering", lambda: self._from_entry(action), None)
         if made is None:
             return self._ask_again() if action is Action.FRESHENED else self._pass_on(first)
-        self._send(made.status, list(made.headers))
-        return _Closing(made.chunks, self.close)
+        return self._send_instead(*made)
 
-    def _from_entry(self, action: Action) -> Answer:
+    def _send_instead(self, answer: Answer, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Give the server an entry's answer."""
+        self._send(answer.status, list(answer.headers))
+        return _Closing(chunks, self.close)
+
+    def _from_entry(self, action: Action) -> tuple[Answer, Iterable[bytes]]:
+        """What an entry answers, and its chunks."""
         fill = self._fill
         entry = fill.entry if action is Action.FRESHENED else fill.found.entry
         assert entry is not None  # noqa: S101 - both actions come from an entry
         made = fill.answer_entry(entry)
+        chunks = chunks_of(made, None)  # before anything is told of an answer that cannot be given
+        if isinstance(chunks, FileChunks):
+            self._to_close = chunks
         now = fill.engine.clock.wall()
         headers = (*made.headers, *fill.passed_on, AGES[max(0, int(now - entry.since))])
         if action is Action.STALE:
@@ -342,7 +365,7 @@ class Capture:
             fill.gave_stale()
         fill.outcome.tell_ttl(entry.ttl(now))
         fill.outcome.status = int(made.status[:3])
-        return made._replace(headers=headers)
+        return made._replace(headers=headers), chunks
 
     def _ask_again(self) -> Iterable[bytes]:
         """A 304 that is of no use: the app is asked once more, without conditions."""
@@ -365,8 +388,7 @@ class Capture:
             return None
         fill.outcome.settled, fill.outcome.detail = None, Reason.APP_ERROR
         self._guarded("logging", lambda: fill.engine.observer.app_failed(error), None)
-        self._send(made.status, list(made.headers))
-        return _Closing(made.chunks, self.close)
+        return self._send_instead(*made)
 
     # --- the head ----------------------------------------------------------------------------------
 
@@ -493,15 +515,67 @@ class Capture:
             if self._early and chunk:
                 self._drop_copy(Reason.NOT_STORED_INCOMPLETE)  # there is more than was announced
             return
-        self._kept += len(chunk)
-        if self._kept > self._fill.admission.plan.max_body_bytes:
-            self._chunks = None
-            self._guarded("capture", self._fill.too_large, None)
-            return
-        self._chunks.append(_bytes(chunk))
+        if self._kept + len(chunk) > self._fill.admission.plan.in_memory_bytes:
+            if not self._keep_large(_bytes(chunk)):
+                return
+        else:
+            self._kept += len(chunk)
+            self._chunks.append(_bytes(chunk))
         if self._kept == self._announced():
             self._early = True
-            self._complete(b"".join(self._chunks))
+            self._complete(b"".join(self._chunks) if self._file is None else self._copied())
+
+    def _keep_large(self, chunk: bytes) -> bool:
+        """Add to a copy that is too large for memory: to a file, where the store keeps files.
+
+        Returns whether there is still a copy.
+        """
+        if self._chunks is None:
+            return False
+        fill = self._fill
+        self._kept += len(chunk)
+        if self._kept > fill.admission.plan.max_body_bytes:
+            self._give_up(fill.too_large)
+        elif fill.engine.spool is None:
+            self._chunks.append(chunk)
+        else:
+            try:
+                self._write_to_file(chunk)
+            except OSError as error:
+                self._give_up(partial(fill.no_file, error))
+            except Exception as error:
+                self._fault("spool", error)
+                self._drop_copy()
+        return self._chunks is not None
+
+    def _write_to_file(self, chunk: bytes) -> None:
+        assert self._fill.engine.spool is not None  # noqa: S101 - the caller checked
+        assert self._chunks is not None  # noqa: S101 - the caller checked
+        if self._file is None:
+            self._file = self._to_close = self._fill.engine.spool.begin(self._announced())
+            for kept in self._chunks:
+                self._file.write(kept)
+            self._chunks.clear()
+        self._file.write(chunk)
+
+    def _give_up(self, tell: Callable[[], None]) -> None:
+        """No copy is kept; the body streams on."""
+        self._chunks = None
+        self._early = False
+        if self._file is not None:
+            self._file.discard()
+        self._guarded("capture", tell, None)
+
+    def _copied(self) -> Body | None:
+        """All of a copy; None, and there is none any more, where its file cannot be had."""
+        assert self._chunks is not None  # noqa: S101 - the caller checked
+        if self._file is None:
+            return b"".join(self._chunks)
+        try:
+            return self._file.finish()
+        except OSError as error:
+            self._give_up(partial(self._fill.no_file, error))
+            return None
 
     def _drain_for_followers(self) -> None:
         """Others wait: read the rest now, and let the client have it at its pace.
@@ -516,6 +590,7 @@ class Capture:
     def _drain_rest(self, seconds: float, wanted: Callable[[], bool]) -> None:
         """Read the rest now, up to the limit in bytes and in time, while it is wanted."""
         until = monotonic() + seconds
+        behind: Behind | None = None
         while self._chunks is not None and wanted() and monotonic() < until:
             try:
                 chunk = _bytes(next(self._iterator))
@@ -530,25 +605,63 @@ class Capture:
             except BaseException:
                 self._broken()
                 raise
+            before = self._kept
             self._keep(chunk)
+            if not self._muted:
+                behind = self._put_behind(chunk, before, behind)
+
+    def _put_behind(self, chunk: bytes, before: int, behind: Behind | None) -> Behind | None:
+        """Have a chunk handed out later; where the copy is in a file, it is not kept in memory for that.
+
+        Args:
+            before: bytes of the copy before this chunk.
+            behind: what this returned for the chunk before.
+        """
+        file = self._file
+        if file is None or file.size != before + len(chunk):
             self._put(chunk)
+            return behind
+        if behind is None:
+            try:
+                file.open()
+            except OSError:
+                self._put(chunk)
+                return None
+            first = self._pending
+            assert not isinstance(first, Behind)  # noqa: S101 - it is drained once
+            self._pending = behind = Behind(first, file, before)
+        behind.grow(len(chunk))
+        return behind
 
     def _finish(self) -> None:
         """The iterable ended: what was kept is the whole body."""
         if self._chunks is not None:
-            self._complete(b"".join(self._chunks))
+            self._complete(b"".join(self._chunks) if self._file is None else self._copied())
 
-    def _complete(self, body: bytes) -> None:
+    def _complete(self, body: Body | None) -> None:
         self._chunks = None
+        if body is None:
+            return
         try:
-            self._fill.complete(body)
+            if isinstance(body, FileBody):
+                self._complete_file(body)
+            else:
+                self._fill.complete(body)
         except Exception as error:
             self._fault("store", error)
             self._fill.outcome.settled = self._fill.outcome.ttl = None
 
+    def _complete_file(self, body: FileBody) -> None:
+        try:
+            self._fill.complete_file(body)
+        except OSError as error:
+            self._fill.no_file(error)
+
     def _drop_copy(self, reason: Reason = Reason.NOT_STORED_BROKEN_OFF) -> None:
         self._chunks = None
         self._early = False
+        if self._file is not None:
+            self._file.discard()
         self._guarded("capture", lambda: self._fill.broken_off(reason), None)
 
     def _broken(self) -> None:
@@ -579,6 +692,8 @@ class Capture:
             try:
                 self._close_iterable()
             finally:
+                if self._to_close is not None:
+                    self._to_close.close()
                 self._end()
 
     def _settle_rest(self) -> None:

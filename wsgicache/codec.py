@@ -9,6 +9,7 @@ The rules this file obeys:
   another key, or come from another journal, are known for what they are.
 - With signing keys a head also carries an HMAC of everything, so that whoever can write to the store cannot
   make up a page. The first key signs, each of them verifies: keys are changed by putting the new one first.
+- A body in a file is the name of the file, its size and its ETag, in the head; then the body here is empty.
 - Text is UTF-8 with surrogates passed through.
 """
 
@@ -23,6 +24,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from .body import Body, FileBody
 from .entry import Entry, Headers, Stored, Terms, Variants, intern_terms
 from .fields import is_field_value, is_token
 from .journal import Kind, Mark, Purge
@@ -39,9 +41,13 @@ _UNCHECKED: Final = 4
 _NUMBERS: Final = struct.Struct(">dd")
 _TERMS: Final = struct.Struct(">QIIIIIB")
 _MOST: Final = 2**32 - 1
+_LENGTH: Final = struct.Struct(">Q")
+_FILE: Final = re.compile(r"[0-9a-f]{32}\.body")
+_TAG: Final = re.compile(r'"[A-Za-z0-9_-]{16}"')
 _ENTRY: Final = 1
 _VARIANTS: Final = 2
 _SIGNED: Final = 1
+_IN_FILE: Final = 2
 _SIGNATURE: Final = 32
 
 Keys = Sequence[bytes]
@@ -60,14 +66,18 @@ def encode(stored: Stored, keys: Keys = ()) -> bytes:
 
 def encode_parts(stored: Stored, keys: Keys = ()) -> tuple[bytes, bytes]:
     """The stored form as a head and a body, for stores that keep them apart."""
+    flags = _SIGNED if keys else 0
     if isinstance(stored, Entry):
         kind, payload, body = _ENTRY, b"".join(_entry_parts(stored)), stored.body
+        if isinstance(body, FileBody):
+            flags |= _IN_FILE
+            payload, body = payload + _text(body.name) + _LENGTH.pack(body.size) + _text(body.tag), b""
     else:
         parts = [_text(stored.key), _NUMBERS.pack(stored.keep_until, 0.0)]
         kind, body = _VARIANTS, b""
         payload = b"".join([*parts, _texts(stored.fields), _texts(stored.variants)])
     size = len(payload) + (_SIGNATURE if keys else 0)
-    header = HEADER.pack(MAGIC, FORMAT, kind, _SIGNED if keys else 0, size, len(body), 0)[:-_UNCHECKED]
+    header = HEADER.pack(MAGIC, FORMAT, kind, flags, size, len(body), 0)[:-_UNCHECKED]
     header += _checksum(header, payload, body)
     signature = _sign(keys[0], header, payload, body) if keys else b""
     return header + signature + payload, body
@@ -163,7 +173,7 @@ def decode_parts(head: bytes, body: bytes, keys: Keys = ()) -> Stored:
     if keys and not _is_signed(keys, head, payload, body, flags):
         raise DecodeError("not signed with a known key")
     reader = _Reader(payload)
-    stored = _read_entry(reader, body) if kind == _ENTRY else _read_variants(reader)
+    stored = _read_entry(reader, body, bool(flags & _IN_FILE)) if kind == _ENTRY else _read_variants(reader)
     reader.finish()
     return stored
 
@@ -218,7 +228,16 @@ def _read_variants(reader: _Reader) -> Variants:
     return Variants(key, reader.texts(), reader.texts(), keep_until)
 
 
-def _read_entry(reader: _Reader, body: bytes) -> Entry:
+def _read_file(reader: _Reader) -> FileBody:
+    name = reader.text()
+    (size,) = _LENGTH.unpack(reader.take(_LENGTH.size))
+    tag = reader.text()
+    if _FILE.fullmatch(name) is None or _TAG.fullmatch(tag) is None:
+        raise DecodeError("not the name of a file")
+    return FileBody(name, size, tag)
+
+
+def _read_entry(reader: _Reader, read: bytes, in_file: bool) -> Entry:
     key = reader.text()
     since, fresh_until = reader.numbers()
     words = reader.texts()
@@ -245,6 +264,9 @@ def _read_entry(reader: _Reader, body: bytes) -> Entry:
         raise DecodeError("fields disagree")
     if _STATUS.match(status) is None or not is_field_value(status):
         raise DecodeError("no status")
+    if in_file and read:
+        raise DecodeError("two bodies")
+    body: Body = _read_file(reader) if in_file else read
     return Entry(key, intern_terms(terms), headers, body, since, fresh_until, Mark(epoch, seq, nonce), values)
 
 

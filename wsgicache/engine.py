@@ -42,6 +42,7 @@ from .sharing import EVERY, SITE, SharedCounts, describe
 from .stores import Store, StoreError, StoreOptions, open_store
 from .stores.near import near_store
 from .stores.sieve import Slot
+from .stores.spool import Spool
 from .switches import Switches
 
 # A member by itself: to read one from its enum costs as much as a call, and a miss passes by many.
@@ -126,6 +127,8 @@ class Engine:
         self._part_of: Final[Callable[[str], int] | None] = getattr(self.store, "part_of", None)
         self.shared: Final = self.followers[0].shared
         """Whether other processes see the same entries."""
+        self.spool: Final[Spool | None] = getattr(self.store, "spool", None)
+        """Where bodies go that are too large for memory."""
         self.peek: Final[Look | None] = self._by_part([follower.peek for follower in self.followers])
         """What this process holds of a key."""
         self.confirm: Final[Callable[[Any], bool] | None] = self._confirm_by_part()
@@ -407,6 +410,8 @@ class Engine:
         slot = self.peek(key) if self.peek is not None else None
         if slot is None or slot.stored is not stored or stored is None:
             return
+        if isinstance(stored, Entry) and type(stored.body) is not bytes:
+            return  # the hit path opens no files
         shift, stamp, rules = self.clock.shift, admission.stamp, admission.rules
         found.follower.judged_at(slot, found.mark)
         is_armed = slot.ready is None or getattr(slot.ready, "shift", shift) == shift
@@ -700,6 +705,8 @@ def _store_options(settings: Settings) -> StoreOptions:
         timeout=settings.store_timeout,
         memo_bytes=settings.memo_bytes if settings.near is None else 0,  # the near tier holds them decoded
         signing_keys=tuple([key.encode() for key in settings.signing_keys]),
+        spool_max_bytes=settings.spool_max_bytes,
+        spool_dir=settings.spool_dir,
     )
 
 
@@ -737,6 +744,11 @@ def _opened(settings: Settings) -> Store:
         raise OptionError(
             f"store = {given!r} is no store; give a URL such as memory:// or an object with the methods "
             "of wsgicache.Store"
+        )
+    if settings.spool_dir is not None:
+        raise OptionError(
+            "spool_dir is for a store that is opened by its URL; this one was made before: give it to the "
+            "store itself"
         )
     if settings.signing_keys:
         raise OptionError(

@@ -7,12 +7,11 @@ the fields are `Final`, which mypy checks.
 
 from __future__ import annotations
 
-import hashlib
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
 
+from .body import Body, make_etag
 from .journal import Mark
 
 Headers = tuple[tuple[str, str], ...]
@@ -99,7 +98,7 @@ class Entry:
     terms: Final[Terms]
     fields: Final[Headers]
     tag: Final[str | None]
-    body: Final[bytes]
+    body: Final[Body]
     since: Final[float]
     born: Final[Mark]
     values: Final[tuple[str | None, ...]]
@@ -110,7 +109,7 @@ class Entry:
         key: str,
         terms: Terms,
         headers: Headers,
-        body: bytes,
+        body: Body,
         since: float,
         fresh_until: float,
         born: Mark,
@@ -186,7 +185,7 @@ class Entry:
         """Bytes that the entry holds in memory beside interned parts, roughly but not too low."""
         size = (
             _ENTRY_BYTES
-            + len(self.body)
+            + (len(self.body) if type(self.body) is bytes else _FILE_BYTES)
             + len(self.key)
             + _PAIR_BYTES * len(self.fields)
             + sum(map(len, chain.from_iterable(self.fields)))
@@ -197,6 +196,7 @@ class Entry:
 
 
 _ENTRY_BYTES: Final = 300
+_FILE_BYTES: Final = 1000
 _PAIR_BYTES: Final = 72
 _TEXT_BYTES: Final = 64
 
@@ -219,15 +219,6 @@ class Variants:
 
 
 Stored = Entry | Variants
-
-
-def make_etag(body: bytes) -> str:
-    """A strong ETag for a body (RFC 9110 §8.8.3): equal bytes, equal tag, in every process.
-
-    96 bits of SHA-1: it need not withstand an adversary, who could only collide with himself.
-    """
-    digest = hashlib.sha1(body, usedforsecurity=False).digest()[:12]
-    return f'"{urlsafe_b64encode(digest).decode("ascii")}"'
 
 
 def with_etag(entry: Entry) -> Entry:

@@ -11,12 +11,13 @@ from enum import Enum
 from typing import Any, Final
 
 from .answer import Answer, answer, not_modified_answer
+from .body import Body, FileBody, make_etag
 from .collapse import PENDING, Flight
 from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
 from .early import cost_of, shortened
 from .encode import client_has_form, coding_of, is_form, long_enough, with_tag, with_vary, without_vary
 from .engine import Engine, Found
-from .entry import Entry, Headers, Terms, intern_terms, make_etag
+from .entry import Entry, Headers, Terms, intern_terms
 from .fields import http_date, parse_etag
 from .head import Head
 from .hints import IGNORE, Hints
@@ -24,7 +25,9 @@ from .journal import Verdict
 from .key import CODING_FIELD
 from .outcome import Outcome, Reason
 from .policy import Admission, usable_on_error
-from .settle import Settlement, age_on_arrival, make_entry, settle, settle_body
+from .settle import Settlement, age_on_arrival, is_searched, make_entry, settle, settle_body
+from .stores.spool import read_body
+from .tokens import MAX_SEARCHED, holds_token
 
 
 class Action(Enum):
@@ -325,7 +328,22 @@ class Fill:
         ignored = bool(self._environ.get(IGNORE))
         return ignored, hints.ignored, hints.personal, hints.session_accessed, hints.lifetime, named
 
-    def complete(self, body: bytes) -> Reason:
+    def complete_file(self, body: FileBody) -> Reason:
+        """The whole body is there, in a file: see `complete`.
+
+        Raises:
+            OSError: it cannot be read again.
+        """
+        head = self.head
+        assert head is not None  # noqa: S101 - decide came first
+        if is_searched(self.admission, head):
+            page = read_body(body, MAX_SEARCHED)
+            if page is None or holds_token(page, head.fields.get("content-encoding")):
+                self._not_stored(Reason.NOT_STORED_TOKEN)
+                return Reason.NOT_STORED_TOKEN
+        return self.complete(body)
+
+    def complete(self, body: Body) -> Reason:
         """The whole body is there: store it, and let those who wait have it."""
         head = self.head
         assert head is not None  # noqa: S101 - decide came first
@@ -353,7 +371,7 @@ class Fill:
         self._not_stored(reason)
         return reason
 
-    def _make(self, body: bytes) -> Entry | None:
+    def _make(self, body: Body) -> Entry | None:
         head, found = self.head, self.found
         if found.mark is None or head is None:
             return None
@@ -402,6 +420,13 @@ class Fill:
     def too_large(self) -> None:
         """The body went past `max_body_bytes`: it streams on, unstored."""
         self._not_stored(Reason.NOT_STORED_TOO_LARGE)
+
+    def no_file(self, error: OSError) -> None:
+        """The body is too large for memory, and a file cannot be had: it streams on, unstored."""
+        self._not_stored(Reason.NOT_STORED_FILE)
+        self.engine.observer.warn_once(
+            f"spool {error.errno}", "a body could not be kept in a file (%s); the page is not stored", error
+        )
 
     def broken_off(self, reason: Reason = Reason.NOT_STORED_BROKEN_OFF) -> None:
         """The body did not come to its end, or went past it: nothing of it stays stored."""
@@ -462,7 +487,7 @@ class Fill:
             return self.engine.forms.answer(entry, self.admission)
         return answer(entry, self.admission.facts)
 
-    def not_modified(self, body: bytes | None) -> Answer | None:
+    def not_modified(self, body: Body | None) -> Answer | None:
         """A 304 where the client's own conditionals say that it has this response already.
 
         They were taken away before the app was asked, so that its answer could be stored.
@@ -553,6 +578,7 @@ _SAYS_NOTHING_OF_THE_PAGE = frozenset(
         Reason.NOT_STORED_AUTHORIZATION,
         Reason.NOT_STORED_VARY_COOKIE,
         Reason.NOT_STORED_BROKEN_OFF,
+        Reason.NOT_STORED_FILE,
     }
 )
 """Reasons that come from this request, not from the page: no miss marker for the others."""

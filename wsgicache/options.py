@@ -366,6 +366,21 @@ OPTIONS: Final[Mapping[str, Option]] = {
             "max_body_bytes", read_bytes, 1 << 20, "bytes",
             "Larger bodies stream through and are not stored.",
         ),
+        Option(
+            "spool_bytes", read_bytes, 1 << 20, "bytes",
+            "Larger bodies, up to max_body_bytes, are kept in files instead of in memory (memory:// and "
+            "lmdb://).",
+        ),
+        Option(
+            "spool_max_bytes", read_bytes, 1_000_000_000, "bytes",
+            "What the files of stored bodies may take on the disk; one takes half of it at most, and those "
+            "that are being written half as much again. 0: no files, all bodies are kept in memory.",
+        ),
+        Option(
+            "spool_dir", read_optional_text, None, "directory",
+            "Where those files are. Default: the directory for temporary files (memory://), one beside the "
+            "database (lmdb://).",
+        ),
         Option("max_key_bytes", read_positive, 4096, "bytes", "Longer URLs bypass the cache."),
         Option("max_variants", read_positive, 32, "count", "Variants stored per URL; the oldest goes."),
         Option("max_groups", read_positive, 64, "count", "Groups per entry; more are not stored."),
@@ -624,6 +639,9 @@ class Settings:
     lease: float
     signing_keys: tuple[str, ...] = field(repr=False)
     max_body_bytes: int
+    spool_bytes: int
+    spool_max_bytes: int
+    spool_dir: str | None
     max_key_bytes: int
     max_variants: int
     max_groups: int

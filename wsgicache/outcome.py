@@ -276,6 +276,12 @@ class Reason(Enum):
     NOT_STORED_TOO_LARGE = (
         Phase.SETTLE, "-", "The body is larger than max_body_bytes.", "house rule 16",
     )  # fmt: skip
+    NOT_STORED_FILE = (
+        Phase.SETTLE, "-",
+        "The body is too large for memory and could not be kept in a file: the disk is full or not to be "
+        "written to, or spool_max_bytes leaves no room.",
+        "house rule 16",
+    )  # fmt: skip
     NOT_STORED_TOKEN = (
         Phase.SETTLE, "-",
         "The page holds somebody's token: a CSP nonce, or a CSRF field or meta tag.",

@@ -65,6 +65,7 @@ class Plan:
     early_refresh: float
     jitter: int
     max_body_bytes: int
+    in_memory_bytes: int
     strip_set_cookie: bool
     store_tokens: bool
     drop_fields: frozenset[str]
@@ -149,7 +150,8 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         stale_if_error=chosen("stale_if_error", settings.stale_if_error),
         early_refresh=chosen("early_refresh", settings.early_refresh),
         jitter=chosen("jitter", settings.jitter),
-        max_body_bytes=chosen("max_body_bytes", settings.max_body_bytes),
+        max_body_bytes=(largest := chosen("max_body_bytes", settings.max_body_bytes)),
+        in_memory_bytes=min(largest, settings.spool_bytes),
         strip_set_cookie=chosen("strip_set_cookie", False),
         store_tokens=chosen("store_tokens", False),
         drop_fields=frozenset(settings.consume_fields)

@@ -6,8 +6,10 @@ an answer send a byte of the body twice.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
+
+from .body import Part
 
 Span = tuple[int, int]
 """Half-open byte positions: the first byte, and the one after the last."""
@@ -89,16 +91,21 @@ def unsatisfied(length: int) -> str:
     return f"bytes */{length}"
 
 
-def multipart(body: bytes, spans: Iterable[Span], content_type: str | None, boundary: str) -> bytes:
-    """Return the spans of `body` as multipart/byteranges (RFC 9110 §14.6, RFC 2046 §5.1).
+def multipart(
+    spans: Iterable[Span], length: int, content_type: str | None, boundary: str
+) -> tuple[Sequence[bytes | Part], int]:
+    """Return what spans of a body are as multipart/byteranges, in pieces, and how long all of it is.
 
-    `boundary` is a token that does not occur in the body; `content_type` is that of the 200.
+    RFC 9110 §14.6, RFC 2046 §5.1. `boundary` is a token that does not occur in the body of `length` bytes;
+    `content_type` is that of the 200.
     """
     kind = f"Content-Type: {content_type}\r\n" if content_type is not None else ""
-    pieces: list[bytes] = []
+    pieces: list[bytes | Part] = []
+    size = 0
     for start, stop in spans:
-        place = content_range(start, stop, len(body))
-        head = f"--{boundary}\r\n{kind}Content-Range: {place}\r\n\r\n"
-        pieces += (head.encode("latin-1"), body[start:stop], b"\r\n")
-    pieces.append(f"--{boundary}--\r\n".encode("latin-1"))
-    return b"".join(pieces)
+        place = content_range(start, stop, length)
+        head = f"--{boundary}\r\n{kind}Content-Range: {place}\r\n\r\n".encode("latin-1")
+        pieces += (head, Part(start, stop), b"\r\n")
+        size += len(head) + stop - start + 2
+    pieces.append(end := f"--{boundary}--\r\n".encode("latin-1"))
+    return pieces, size + len(end)

@@ -109,7 +109,7 @@ class Ready:
         hot = min(ends, self.until, trusted_until), sent, (entry.body,) if entry.body else ()
         once = _ONCE[age % len(_ONCE)]
         slot.hot = hot if slot.hot is once else once
-        return hot
+        return hot  # type: ignore[return-value]  # a body in a file is never armed
 
 
 class Readies:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+from .body import Body
 from .conditional import COOKIES
 from .encode import fits
 from .entry import FOREVER, Entry, Headers, Terms, intern_pairs, intern_terms
@@ -397,11 +398,13 @@ def groups_of(plan: Plan, fields: Mapping[str, str], hints: Hints) -> tuple[str,
     return tuple(sorted(groups)) if groups else ()
 
 
-def settle_body(admission: Admission, head: Head, body: bytes, replaced: Entry | None) -> Reason | None:
+def settle_body(admission: Admission, head: Head, body: Body, replaced: Entry | None) -> Reason | None:
     """Why a whole body is not stored, or None where it is.
 
     Args:
         replaced: the entry that this one would replace, if any.
+
+    A body in a file was searched for tokens by its reader.
     """
     length = head.length
     if (length is not None and length != len(body)) or (head.code in NO_BODY and body):
@@ -415,10 +418,18 @@ def settle_body(admission: Admission, head: Head, body: bytes, replaced: Entry |
     if (
         not plan.store_tokens
         and is_html(fields.get("content-type"))
+        and type(body) is bytes
         and holds_token(body, fields.get("content-encoding"))
     ):
         return Reason.NOT_STORED_TOKEN
     return None
+
+
+def is_searched(admission: Admission, head: Head) -> bool:
+    """Whether a body is searched for tokens."""
+    plan = admission.plan
+    html = is_html(head.fields.get("content-type"))
+    return plan.profile.search_tokens and not plan.store_tokens and html
 
 
 def stored_headers(head: Head, dropped: frozenset[str], length: int) -> Headers:
@@ -467,7 +478,7 @@ def make_entry(
     admission: Admission,
     head: Head,
     settlement: Settlement,
-    body: bytes,
+    body: Body,
     *,
     born: Mark,
     asked: float,

@@ -18,7 +18,8 @@ _NAMING: Final = frozenset((b"name", b"id", b"property"))
 _WORDS: Final = (b"srf", b"token", b"authenticator")
 """One of these is in the name of every token; where there are many tags they are looked for first."""
 _FEW: Final = 512
-_MAX_DECODED: Final = 8 << 20
+MAX_SEARCHED: Final = 8 << 20
+"""Bytes of a page that are searched. A larger one that is encoded, or in a file, counts as holding one."""
 
 
 def csp_has_nonce(policy: str) -> bool:
@@ -89,7 +90,7 @@ def _decode(body: bytes, coding: str) -> bytes | None:
         return None
     try:
         reader = zlib.decompressobj(wbits=47)
-        decoded = reader.decompress(body, _MAX_DECODED)
+        decoded = reader.decompress(body, MAX_SEARCHED)
     except zlib.error:
         return None
     # Cut off, longer than anybody reads, or followed by a second member, which browsers read too.

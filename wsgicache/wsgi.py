@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from .answer import answer
+from .answer import Answer, answer
 from .capture import (
     App,
     Bodiless,
@@ -35,6 +35,7 @@ from .outcome import Outcome, Reason
 from .policy import Admission, invalidates, is_unsafe, request_directives
 from .queueing import Queue, groups_of
 from .ready import AGES, COLD, HIT_LINES
+from .sending import chunks_of, close
 
 _STORE_DOWN: Final[Reason] = Reason.STORE_DOWN
 """The member by itself: to read it from its enum costs as much as a call."""
@@ -192,9 +193,9 @@ class Middleware:
             return None
         if self._confirm is not None and not self._confirm(slot):
             return None
-        made = answer(slot.stored, facts)
+        made = answer(slot.stored, facts)  # of bytes: a body in a file is never armed
         headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
-        return Special(made.status, headers, made.chunks, ready.count)
+        return Special(made.status, headers, made.chunks, ready.count)  # type: ignore[arg-type]
 
     # --- every other request -----------------------------------------------------------------------
 
@@ -391,7 +392,10 @@ class Middleware:
                 self.engine.observer.fault("refreshing", error)
         elif admission.plan.encode:
             after = self._encode_behind(environ, admission, entry)
-        chunks = self._send_entry(environ, start_response, admission, entry, outcome)
+        try:
+            chunks = self._send_entry(environ, start_response, admission, entry, outcome, whole=after is None)
+        except _FileGone:
+            return self._without_its_file(environ, start_response, admission, entry)
         return chunks if after is None else Closing(chunks, after)
 
     def _send_entry(
@@ -401,20 +405,57 @@ class Middleware:
         admission: Admission,
         entry: Entry,
         outcome: Outcome,
+        *,
+        whole: bool = True,
     ) -> Iterable[bytes]:
+        """Answer from an entry.
+
+        Args:
+            whole: the server gets the very chunks, nothing around them.
+
+        Raises:
+            _FileGone: the file of its body is; nothing was done.
+        """
         try:
             encode = admission.plan.encode
             made = self.engine.forms.answer(entry, admission) if encode else answer(entry, admission.facts)
+            chunks: Any = made.chunks
+            if made.file is not None:
+                chunks = _opened(made, environ if whole else None)
             now = self._clock.wall()
             outcome.tell_ttl(entry.ttl(now))
             outcome.status = int(made.status[:3])
             headers = (*made.headers, AGES[max(0, int(now - entry.since))])
+        except _FileGone:
+            raise
         except Exception as error:
             return self._without_cache(environ, start_response, "answering", error)
         self._record(outcome)
-        show_key = SECRET_HEADER in environ and self._shows_key(environ)
-        start_response(made.status, for_client(headers, outcome, self.engine, show_key))
-        return made.chunks
+        try:
+            show_key = SECRET_HEADER in environ and self._shows_key(environ)
+            start_response(made.status, for_client(headers, outcome, self.engine, show_key))
+        except BaseException:
+            close(chunks)
+            raise
+        return chunks  # type: ignore[no-any-return]
+
+    def _without_its_file(
+        self, environ: Environ, start_response: StartResponse, admission: Admission, entry: Entry
+    ) -> Iterable[bytes]:
+        """The file of an entry went since the look-up, or somebody took it away: what is left is a miss."""
+        try:
+            found = self.engine.look_up(admission)
+            if found.entry is not None and found.entry.body == entry.body:
+                self.engine.forget(found, found.entry)
+                found.entry, found.reason, found.miss = None, Reason.URI_MISS, Reason.URI_MISS
+            if found.reason.is_hit:  # somebody has stored it anew
+                return self._deliver(environ, start_response, admission, found)
+            fill = self._new_fill(admission, found, None, environ[HINTS])
+        except Exception as error:
+            return self._without_cache(environ, start_response, "opening a file", error)
+        if admission.unstorable is not None or found.reason is _STORE_DOWN:
+            return self._forward_unstored(environ, start_response, admission, found, environ[HINTS])
+        return self._run(environ, start_response, fill)
 
     # --- forward -----------------------------------------------------------------------------------
 
@@ -472,7 +513,10 @@ class Middleware:
             rule=admission.plan.label,
             method=admission.facts.method,
         )
-        return self._send_entry(environ, start_response, admission, entry, outcome)
+        try:
+            return self._send_entry(environ, start_response, admission, entry, outcome)
+        except _FileGone:
+            return self._without_its_file(environ, start_response, admission, entry)
 
     def _run(self, environ: Environ, start_response: StartResponse, fill: Fill) -> Iterable[bytes]:
         """Call the app for a fill, with an environ that holds nothing unkeyed."""
@@ -615,6 +659,18 @@ def _is_refreshed(found: Found, early: Entry | None) -> bool:
     if found.reason is not Reason.HIT or entry is None or early is None:
         return found.reason is Reason.HIT
     return (entry.since, entry.fresh_until) != (early.since, early.fresh_until)
+
+
+class _FileGone(Exception):
+    """The file of a stored body is not there, or is not what was stored."""
+
+
+def _opened(made: Answer, environ: Environ | None) -> Iterable[bytes]:
+    """The chunks of an answer, of which a file may be opened."""
+    try:
+        return chunks_of(made, environ)
+    except OSError as error:
+        raise _FileGone from error
 
 
 def _peek_nothing(key: str) -> None:

@@ -16,13 +16,14 @@ ROOT = Path(wsgicache.__file__).parent
 LAYERS = {
     "0 words": ["outcome", "fields"],
     "1 core": [
-        "key", "journal", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
+        "key", "journal", "body", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
         "cookiepass", "hints", "routes", "sitemap", "early", "encode",
     ],
     "2 stores": [
         "forks", "stores", "stores.memory", "stores.budgets", "stores.segments", "stores.sieve",
         "stores.memo", "stores.breaker", "stores.urls",
+        "stores.spool",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
         "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
         "stores.redissentinel",
@@ -40,7 +41,7 @@ LAYERS = {
         "history", "switches", "forms", "engine", "fill", "queueing", "config", "explain", "purge",
         "inventory", "warm", "checks",
     ],
-    "4 adapter": ["capture", "environs", "wsgi"],
+    "4 adapter": ["sending", "behind", "capture", "environs", "wsgi"],
     "5 faces": [
         "admin", "admin.guard", "admin.endpoint", "admin.dashboard", "admin.pages", "admin.overview",
         "admin.entries", "admin.figures", "admin.plots", "admin.session", "cache", "client", "metrics",

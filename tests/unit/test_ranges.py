@@ -147,7 +147,7 @@ def test_content_range():
 
 def test_multipart_framing():
     body = bytes(range(256)) * 32
-    assert multipart(body, [(500, 1000), (7000, 8000)], "application/pdf", "SEP") == (
+    assert joined(body, [(500, 1000), (7000, 8000)], "application/pdf", "SEP") == (
         b"--SEP\r\n"
         b"Content-Type: application/pdf\r\n"
         b"Content-Range: bytes 500-999/8192\r\n"
@@ -161,7 +161,7 @@ def test_multipart_framing():
 
 
 def test_parts_have_no_type_where_the_response_has_none():
-    assert multipart(b"abc", [(1, 2)], None, "B") == (
+    assert joined(b"abc", [(1, 2)], None, "B") == (
         b"--B\r\nContent-Range: bytes 1-1/3\r\n\r\nb\r\n--B--\r\n"
     )
 
@@ -169,7 +169,7 @@ def test_parts_have_no_type_where_the_response_has_none():
 def test_a_mime_parser_finds_the_parts():
     body = b"The quick brown fox\r\njumps over the lazy dog\r\n"
     spans = [(0, 9), (10, 30), (40, len(body))]
-    framed = multipart(body, spans, "text/plain; charset=utf-8", "edge")
+    framed = joined(body, spans, "text/plain; charset=utf-8", "edge")
     head = b"Content-Type: multipart/byteranges; boundary=edge\r\n\r\n"
     message = message_from_bytes(head + framed, policy=policy.HTTP)
     parts = list(message.iter_parts())

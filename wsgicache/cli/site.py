@@ -95,7 +95,9 @@ class Site:
             store: Store = settings.store
             return store
         keys = tuple([key.encode() for key in settings.signing_keys])
-        options = StoreOptions(settings.max_bytes, PATIENCE, 0, keys, mend)
+        options = StoreOptions(
+            settings.max_bytes, PATIENCE, 0, keys, mend, settings.spool_max_bytes, settings.spool_dir
+        )
         try:
             store = open_store(settings.store, options)
         except ValueError as error:

@@ -37,6 +37,8 @@ class StoreOptions:
         timeout: seconds that one call may take, connecting included (network stores).
         memo_bytes: what a process may keep decoded of a store that others share.
         signing_keys: keys that sign entries; the first signs, each of them verifies.
+        spool_max_bytes: what the bodies that are kept in files may take (stores that keep files); 0: none is.
+        spool_dir: where those files are; None: where the store says.
         mend: delete what is read and cannot be understood; False for whoever only looks.
     """
 
@@ -45,6 +47,8 @@ class StoreOptions:
     memo_bytes: int = 16_000_000
     signing_keys: tuple[bytes, ...] = ()
     mend: bool = True
+    spool_max_bytes: int = 1_000_000_000
+    spool_dir: str | None = None
 
 
 @runtime_checkable
@@ -65,6 +69,9 @@ class Store(Protocol):
     - `watch(moved)`: have a bound method called whenever the journal has moved.
     - `parts` (stores) and `part_of(key) -> int`: a store that has several journals is several stores.
     - `settle(timeout) -> bool`: return when every process that holds copies has followed the journal to here.
+    - `spool`: a `wsgicache.stores.spool.Spool` that bodies too large for memory are written to; None where
+      there are no files. An entry that `set` accepts may then have a `FileBody`, whose file stays as long as
+      the store holds the entry, and no longer.
     - A slot may have an `until` of its own: the monotonic instant at which it is too old to be served.
 
     A store that a near tier (`wsgicache.stores.near`) stands in front of may have these, so that purges reach

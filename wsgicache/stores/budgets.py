@@ -2,6 +2,7 @@
 
 A scan for pages that do not exist brings as many negatives (404 and the like) as somebody cares to ask for.
 They get a small part of the room and make room among themselves; what they do not use, pages may.
+Bodies in files take no memory: they have room of their own.
 """
 
 from __future__ import annotations
@@ -21,22 +22,30 @@ class Budgets:
 
     Args:
         max_bytes: what pages and negatives together may take.
+        file_bytes: what entries may take whose bodies are in files; None: they count like others.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, file_bytes: int | None = None) -> None:
         self.max_bytes: Final = max_bytes
         self.pages: Final = Segments(max_bytes)
         self.negatives: Final = Segments(max_bytes // NEGATIVE_SHARE)
+        self.files: Final = None if file_bytes is None else Segments(file_bytes)
         self.evicted = 0
 
     @property
     def bytes(self) -> int:
-        """What is held."""
+        """What is held in memory."""
         return self.pages.bytes + self.negatives.bytes
+
+    @property
+    def spooled(self) -> int:
+        """What is held in files."""
+        return 0 if self.files is None else self.files.bytes
 
     def largest(self, stored: Stored) -> int:
         """What something of its kind may take at most: half of what there can be for its kind."""
-        return (self.max_bytes if self._of(stored) is self.pages else self.negatives.max_bytes) // 2
+        kind = self._of(stored)
+        return (self.max_bytes if kind is self.pages else kind.max_bytes) // 2
 
     def add(self, slot: Slot, replaced: Slot | None = None) -> None:
         """Enter. Who has to make room is taken out of his dictionary.
@@ -59,6 +68,12 @@ class Budgets:
         """Forget everything."""
         self.pages.clear()
         self.negatives.clear()
+        if self.files is not None:
+            self.files.clear()
 
     def _of(self, stored: Stored) -> Segments:
-        return self.negatives if isinstance(stored, Entry) and stored.terms.negative else self.pages
+        if not isinstance(stored, Entry):
+            return self.pages
+        if self.files is not None and type(stored.body) is not bytes:
+            return self.files
+        return self.negatives if stored.terms.negative else self.pages

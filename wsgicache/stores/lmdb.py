@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -23,6 +24,7 @@ from urllib.parse import unquote
 
 import lmdb
 
+from ..body import FileBody
 from ..codec import DecodeError, decode_mark, encode_parts
 from ..entry import Entry, Stored
 from ..forks import in_child
@@ -32,7 +34,7 @@ from . import StoreError, StoreOptions
 from .advice import Advice
 from .lmdbadvice import lmdb_advice
 from .lmdbentries import Work
-from .lmdbfile import File, shared_file
+from .lmdbfile import File, boot_id, shared_file
 from .lmdbhandle import SMALLEST, Handle, trouble_with
 from .lmdbjournal import (
     Books,
@@ -43,11 +45,12 @@ from .lmdbjournal import (
     read_since,
     to_snapshot,
 )
-from .lmdbpages import decode_record, decode_whole, is_of_another_version, read_body, refuses
+from .lmdbpages import decode_record, decode_whole, files_of, is_of_another_version, read_body, refuses
 from .lmdbrecords import (
     COUNTS,
     EPOCH_AT,
     TOTALS,
+    Filed,
     Head,
     Space,
     Totals,
@@ -60,6 +63,7 @@ from .lmdbrecords import (
 from .lmdbroom import Room
 from .memo import Memo, MemoSlot
 from .sieve import Slot
+from .spool import Spool
 from .urls import url_options
 
 Result = TypeVar("Result")
@@ -91,6 +95,8 @@ class LmdbStore(Room):
         self._file = family.file
         self._space = space_name(namespace)
         self._keys = family.options.signing_keys
+        self._bodies = family.bodies
+        self.spool = family.spool
         self._memo = Memo(family.options.memo_bytes)
         self._visit = self._file.visited.add
         self.peek: Callable[[str], Slot | None] = self._memo.peek
@@ -182,6 +188,8 @@ class LmdbStore(Room):
             return stored
         try:
             stored = decode_record(key, raw, body, self._keys)
+            if isinstance(stored, Entry) and isinstance(stored.body, FileBody):
+                stored.body.directory = str(self._bodies)
         except DecodeError:
             if not is_of_another_version(raw):
                 self._forget_damaged(key, name, raw)
@@ -222,6 +230,11 @@ class LmdbStore(Room):
         name, now = entry_name(self._space, key), time.time()
         until = min(math.ceil(max(keep_until, now + 1)), 0xFFFFFFFF)
         flags = flags_of(stored)
+        filed = _filed(name, stored)
+        limit = self._family.options.spool_max_bytes
+        if filed is not None and filed.size > limit // 2:
+            self._leave_nothing_older(name)
+            return False
 
         def put(work: Work) -> bool:
             mark = current_mark(work, self._space)
@@ -243,14 +256,19 @@ class LmdbStore(Room):
             if cost > work.limit(head.negative) // 2:
                 return False
             work.make_room(cost, head.negative, now)
-            work.put(name, head, rest, stored_head, pieces)
+            if filed is not None:
+                work.make_room_for_file(filed.size, limit)
+            work.put(name, head, rest, stored_head, pieces, filed)
             return True
 
         try:
-            return self._write(put, len(stored_head) + len(body))
+            accepted = self._write(put, len(stored_head) + len(body))
         except StoreError:
             self._leave_nothing_older(name)
             raise
+        if accepted and filed is not None:
+            _give_away(stored)
+        return accepted
 
     def _leave_nothing_older(self, name: bytes) -> None:
         """What could not be stored must not leave what it would have replaced."""
@@ -385,15 +403,16 @@ class LmdbStore(Room):
     def stats(self) -> Mapping[str, int]:
         """Entries, bytes, budgets, evictions, the length of the purge history, bytes of the file."""
 
-        def read(handle: Handle, transaction: Any) -> tuple[Any, Any, Any, int]:
+        def read(handle: Handle, transaction: Any) -> tuple[Any, Any, Any, int, dict[int, Filed]]:
             return (
                 transaction.get(TOTALS, db=handle.room),
                 transaction.get(room_name(COUNTS, self._space), db=handle.room),
                 transaction.get(self._space, db=handle.heads),
                 os.stat(handle.path).st_size,
+                files_of(handle, transaction),
             )
 
-        totals, counts, mark, size = self._file.read(read)
+        totals, counts, mark, size, files = self._file.read(read)
         all_of_it, ours = Totals.read(totals), Space.read(counts)
         return {
             "entries": ours.entries,
@@ -404,6 +423,8 @@ class LmdbStore(Room):
             "purges": self._read_mark(mark).seq,
             "damaged": self._family.damaged,
             "file_bytes": size,
+            "spooled_bytes": sum([filed.size for filed in files.values()]),
+            "spool_max_bytes": self._family.options.spool_max_bytes,
         }
 
     @property
@@ -428,11 +449,21 @@ class _Family:
         self.file: Final = file
         self.options: Final = options
         self.journal_limit: Final = journal_limit
+        self.bodies: Final = _directory_of_bodies(file.directory, options.spool_dir)
+        self.spool: Final = self._new_spool()
+        file.bodies.add(self.bodies)
         self.members: dict[str, LmdbStore] = {}
         self.damaged = 0
         self._closed = False
         self.lock = threading.Lock()
         _families.add(self)
+
+    def _new_spool(self) -> Spool | None:
+        """None where there are to be no files, or they could be changed by whoever lacks the signing keys."""
+        options = self.options
+        if not options.spool_max_bytes or options.signing_keys:
+            return None
+        return Spool(options.spool_max_bytes, self.bodies, shared=True, synced=boot_id() is None)
 
     def close(self) -> None:
         """One user of the file less, once."""
@@ -451,6 +482,27 @@ def _after_fork() -> None:
 
 
 in_child(_after_fork)
+
+
+def _directory_of_bodies(directory: Path, spool_dir: str | None) -> Path:
+    """Where bodies are that are too large for the file: in a directory of this file's own."""
+    if spool_dir is None:
+        return directory / "bodies"
+    name = "lmdb-" + blake2b(os.fsencode(directory), digest_size=8).hexdigest()
+    return Path(os.path.abspath(os.path.expanduser(spool_dir)), name)
+
+
+def _filed(name: bytes, stored: Stored) -> Filed | None:
+    body = stored.body if isinstance(stored, Entry) else b""
+    return Filed(body.size, name, body.name) if isinstance(body, FileBody) else None
+
+
+def _give_away(stored: Stored) -> None:
+    """The record has the file now, not who made it."""
+    if isinstance(stored, Entry) and isinstance(stored.body, FileBody) and stored.body.keeper is not None:
+        stored.body.keeper.give_away()
+        stored.body.keeper = None
+
 
 _Found = tuple[str, bytes, bytes, bytes, Stored | None]
 """A key, its name, its record, its body, and what is known to be decoded from them."""

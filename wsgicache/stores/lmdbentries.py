@@ -14,13 +14,16 @@ from ..codec import DecodeError
 from .budgets import NEGATIVE_SHARE
 from .lmdbfile import Outgrown
 from .lmdbhandle import Handle
+from .lmdbpages import files_of
 from .lmdbrecords import (
     COUNTS,
     EPOCH_AT,
+    FILE_HAND,
     NUMBER,
     QUEUED,
     SPACE,
     TOTALS,
+    Filed,
     Head,
     Space,
     Totals,
@@ -55,6 +58,8 @@ class Work:
         self.handle: Final = handle
         self.transaction: Final = transaction
         self.totals: Final = Totals.read(transaction.get(TOTALS, db=handle.room))
+        self.unnamed: Final[list[str]] = []
+        """Files that no record names any more once this is written."""
         self._spaces: dict[bytes, Space] = {}
         self._visited = visited
         if self.totals.size > handle.max_bytes:
@@ -87,7 +92,15 @@ class Work:
         """Whether entries fill most of their room, so that fewer of them would help a full file."""
         return 2 * sum(self.totals.used) > self.limit(False)
 
-    def put(self, name: bytes, head: Head, rest: bytes, stored_head: bytes, pieces: list[bytes]) -> None:
+    def put(
+        self,
+        name: bytes,
+        head: Head,
+        rest: bytes,
+        stored_head: bytes,
+        pieces: list[bytes],
+        filed: Filed | None = None,
+    ) -> None:
         """Store; what had the name must be gone, and room made. `head.number` is given here."""
         totals, handle, put = self.totals, self.handle, self.transaction.put
         totals.last += 1
@@ -98,6 +111,10 @@ class Work:
             put(piece_name(head.number, place), piece, append=True, db=handle.bodies)
         put(number, name, append=True, db=handle.negatives if head.negative else handle.queue)
         put(QUEUED.pack(head.until, head.number), name, db=handle.expiry)
+        if filed is not None:
+            put(number, filed.pack(), append=True, db=handle.files)
+            if filed.file in self.unnamed:  # a freshened entry has the file of the one before
+                self.unnamed.remove(filed.file)
         totals.used[head.negative] += head.cost
         self.space(name[:SPACE]).entries += 1
 
@@ -119,8 +136,15 @@ class Work:
             delete(piece_name(head.number, place), db=handle.bodies)
         delete(NUMBER.pack(head.number), db=handle.negatives if head.negative else handle.queue)
         delete(QUEUED.pack(head.until, head.number), db=handle.expiry)
+        if head.in_file:
+            self._drop_file(head.number)
         self.totals.used[head.negative] -= head.cost
         return head
+
+    def _drop_file(self, number: int) -> None:
+        raw = self.transaction.pop(NUMBER.pack(number), db=self.handle.files)
+        if raw is not None:
+            self.unnamed.append(Filed.read(raw).file)
 
     def drop_other_epochs(self, space: bytes, epoch: bytes, after: bytes, limit: int) -> bytes | None:
         """Forget entries of a namespace that are of another epoch; None when there are no more.
@@ -169,6 +193,34 @@ class Work:
         if negative and used[False] + cost > self.limit(False):
             return False
         return None
+
+    def make_room_for_file(self, size: int, limit: int) -> None:
+        """Forget entries with files, those asked for least, until another file fits.
+
+        Raises:
+            DecodeError: a record is damaged.
+        """
+        files = files_of(self.handle, self.transaction)
+        used = sum([filed.size for filed in files.values()])
+        raw = self.transaction.get(FILE_HAND, db=self.handle.room)
+        hand = 0 if raw is None else NUMBER.unpack(raw)[0]
+        queue = [*filter(lambda number: number > hand, files), *filter(lambda number: number <= hand, files)]
+        for number in (*queue, *queue):  # at its second turn, none is spared
+            if used + size <= limit:
+                break
+            filed = files.get(number)
+            if filed is None:
+                continue
+            hand = number
+            if filed.entry in self._visited:
+                self._visited.discard(filed.entry)
+                continue
+            del files[number]
+            used -= filed.size
+            self._drop_numbered(filed.entry, number)
+            self._drop_file(number)  # where its record is another's meanwhile, or damaged
+            self.totals.evicted += 1
+        self.transaction.put(FILE_HAND, NUMBER.pack(hand), db=self.handle.room)
 
     def shrink(self, wanted: int, most: int, now: float) -> int:
         """Free so many bytes, whatever the limits say; at most so many entries. Returns what it freed."""
@@ -230,6 +282,7 @@ class Work:
         except DecodeError:  # a damaged record: it goes, and what belongs to it is looked for
             self.transaction.delete(name, db=self.handle.heads)
         self._drop_body(number)
+        self._drop_file(number)
         return False
 
     def _drop_body(self, number: int) -> None:

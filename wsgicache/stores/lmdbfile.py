@@ -32,6 +32,8 @@ from ..codec import DecodeError
 from . import StoreError
 from .breaker import Breaker
 from .lmdbhandle import Handle, trouble_with
+from .lmdbpages import files_of
+from .spool import sweep_files
 
 log: Final = logging.getLogger("wsgicache")
 
@@ -97,6 +99,8 @@ class File:
         self.max_bytes = max_bytes
         self.name: Final = f"lmdb://{directory}"
         self.users = 0
+        self.bodies: Final[set[Path]] = set()
+        """Directories of bodies too large for the file, which its records name."""
         self.visited: Final[set[bytes]] = set()
         """Names that this process was asked for since the eviction hand last passed them."""
         self.handle: Handle | None = None
@@ -194,6 +198,8 @@ class File:
                 continue
             self._hand_over(path)
             self._sweep(boot, newest)
+            for directory in self.bodies:
+                self._sweep_bodies(handle, directory)
             return handle
         raise OSError(str(error))
 
@@ -222,6 +228,18 @@ class File:
             with contextlib.suppress(OSError):  # another process was quicker
                 if int(match[2]) < newest if match[1] == boot else os.stat(path).st_mtime < quiet:
                     path.unlink()
+
+    def _sweep_bodies(self, handle: Handle, directory: Path) -> None:
+        """Remove what processes left that were killed, and what a file that is gone named."""
+
+        def named() -> set[str]:
+            with handle.begin() as transaction:
+                return {filed.file for filed in files_of(handle, transaction).values()}
+
+        try:
+            sweep_files(directory, named)
+        except (lmdb.Error, DecodeError) as error:
+            log.warning("%s: %s is not swept: %s", self.name, directory, error)
 
     # --- transactions ------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ class Handle:
     """
 
     __slots__ = (
-        "alive", "begin", "bodies", "env", "expiry", "generation", "heads", "inode", "journal", "leases",
-        "max_bytes", "negatives", "path", "queue", "room", "sizes",
+        "alive", "begin", "bodies", "env", "expiry", "files", "generation", "heads", "inode", "journal",
+        "leases", "max_bytes", "negatives", "path", "queue", "room", "sizes",
     )  # fmt: skip
 
     def __init__(self, path: Path, generation: int, max_bytes: int, *, synced: bool) -> None:
@@ -40,7 +40,7 @@ class Handle:
         self.generation: Final = generation
         self.max_bytes = max_bytes
         self.env = lmdb.open(
-            str(path), subdir=False, map_size=self.map_size, mode=0o600, max_dbs=8, max_readers=_READERS,
+            str(path), subdir=False, map_size=self.map_size, mode=0o600, max_dbs=9, max_readers=_READERS,
             sync=synced, metasync=synced, max_spare_txns=0,
         )  # fmt: skip
         self.begin: Final = self.env.begin
@@ -62,10 +62,10 @@ class Handle:
         self._make_whole()
         self.env.reader_check()
         with self.env.begin(write=True) as transaction:
-            names = ("heads", "bodies", "queue", "negatives", "expiry", "journal", "leases", "room")
+            names = ("heads", "bodies", "queue", "negatives", "expiry", "journal", "leases", "room", "files")
             opened = [self.env.open_db(name.encode("ascii"), txn=transaction) for name in names]
             self.heads, self.bodies, self.queue, self.negatives = opened[:4]
-            self.expiry, self.journal, self.leases, self.room = opened[4:]
+            self.expiry, self.journal, self.leases, self.room, self.files = opened[4:]
             raw = transaction.get(TOTALS, db=self.room)
             totals = Totals(time.monotonic(), 0) if raw is None else Totals.read(raw)
             if totals.size < self.max_bytes:

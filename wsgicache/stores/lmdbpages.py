@@ -8,7 +8,7 @@ from typing import Any
 from ..codec import FORMAT, HEADER, MAGIC, DecodeError, decode_parts
 from ..entry import Stored, Variants
 from .lmdbhandle import Handle
-from .lmdbrecords import piece_name, read_head
+from .lmdbrecords import NUMBER, Filed, piece_name, read_head
 
 
 def read_body(handle: Handle, transaction: Any, raw: bytes) -> bytes:
@@ -75,3 +75,17 @@ def refuses(old: bytes, epoch: bytes, born: int, token: int) -> bool:
     if not head.is_entry or head.epoch != epoch:
         return False
     return head.born > born or 0 < token < head.token
+
+
+def files_of(handle: Handle, transaction: Any) -> dict[int, Filed]:
+    """The files that records name, by the numbers of their entries, in the order of storing.
+
+    Raises:
+        DecodeError: a record is damaged.
+    """
+    found = {}
+    for key, raw in transaction.cursor(handle.files):
+        if len(key) != NUMBER.size:
+            raise DecodeError("not the number of a file")
+        found[NUMBER.unpack(key)[0]] = Filed.read(raw)
+    return found

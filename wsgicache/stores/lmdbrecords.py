@@ -12,6 +12,7 @@ from struct import Struct, error
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from ..body import FileBody
 from ..codec import DecodeError, wire_name
 from ..entry import Entry, Stored
 from . import StoreError
@@ -28,6 +29,7 @@ QUEUED: Final = Struct(">IQ")
 
 _ENTRY: Final = 1
 _NEGATIVE: Final = 2
+_IN_FILE: Final = 4
 
 
 def space_name(namespace: str) -> bytes:
@@ -70,6 +72,11 @@ class Head(NamedTuple):
         return bool(self.flags & _NEGATIVE)
 
     @property
+    def in_file(self) -> bool:
+        """Whether its body is in a file beside this one."""
+        return bool(self.flags & _IN_FILE)
+
+    @property
     def is_entry(self) -> bool:
         """Whether it is an entry, not a record of varying fields."""
         return bool(self.flags & _ENTRY)
@@ -109,7 +116,37 @@ def flags_of(stored: Stored) -> int:
     """The flags of something to store."""
     if not isinstance(stored, Entry):
         return 0
-    return _ENTRY | (_NEGATIVE if stored.terms.negative else 0)
+    in_file = _IN_FILE if isinstance(stored.body, FileBody) else 0
+    return _ENTRY | (_NEGATIVE if stored.terms.negative else 0) | in_file
+
+
+class Filed(NamedTuple):
+    """A body in a file: its size, the name of the entry that has it, and the file's."""
+
+    size: int
+    entry: bytes
+    file: str
+
+    def pack(self) -> bytes:
+        """The record; it stands under the number of the entry."""
+        return NUMBER.pack(self.size) + self.entry + self.file.encode("ascii")
+
+    @classmethod
+    def read(cls, raw: bytes) -> Filed:
+        """Read the record.
+
+        Raises:
+            DecodeError: it is none.
+        """
+        try:
+            (size,) = NUMBER.unpack_from(raw)
+            return cls(size, raw[8 : 8 + SPACE + 16], raw[8 + SPACE + 16 :].decode("ascii"))
+        except (error, UnicodeDecodeError):
+            raise DecodeError("not a file") from None
+
+
+FILE_HAND: Final = b"f"
+"""The name of the record of the place of the hand of SIEVE that evicts files."""
 
 
 class Sizes:

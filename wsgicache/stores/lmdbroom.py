@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -23,6 +24,7 @@ from .lmdbrecords import (
     read_counter,
     room_name,
 )
+from .spool import remove
 
 Result = TypeVar("Result")
 
@@ -39,6 +41,7 @@ class Room:
 
     _file: File
     _space: bytes
+    _bodies: Path
 
     # --- transactions ------------------------------------------------------------------------------
 
@@ -49,13 +52,20 @@ class Room:
             need: bytes that it is about to write.
             insist: it may use the reserve, because to leave it undone would be wrong.
         """
+        result, unnamed = self._written(job, need, insist)
+        for name in unnamed:  # no sooner: it is only now that no record names them
+            remove(str(self._bodies / name))
+        return result
+
+    def _written(self, job: Callable[[Work], Result], need: int, insist: bool) -> tuple[Result, list[str]]:
+        """What a job returned, and the files that no record names any more."""
         file = self._file
 
-        def run(handle: Handle, transaction: Any) -> Result:
+        def run(handle: Handle, transaction: Any) -> tuple[Result, list[str]]:
             work = Work(handle, transaction, file.visited)
             result = job(work)
             work.finish()
-            return result
+            return result, work.unnamed
 
         if not insist:
             return file.write(run, lambda handle: self._relieve(handle, need))
@@ -72,15 +82,17 @@ class Room:
         file = self._file
         wanted = max(2 * need, handle.map_size // 32)
 
-        def shrink(handle: Handle, transaction: Any) -> int:
+        def shrink(handle: Handle, transaction: Any) -> tuple[int, list[str]]:
             work = Work(handle, transaction, file.visited)
             freed = work.shrink(wanted, _SHRUNK, time.time()) if work.is_crowded else 0
             work.finish()
-            return freed
+            return freed, work.unnamed
 
         file.outlast_readers(handle)
         for _ in range(8):
-            freed = file.write(shrink, _do_nothing)
+            freed, unnamed = file.write(shrink, _do_nothing)
+            for name in unnamed:
+                remove(str(self._bodies / name))
             wanted -= freed
             if wanted <= 0 or not freed:
                 break

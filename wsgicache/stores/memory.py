@@ -8,10 +8,12 @@ what is asked for often (`segments`).
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,6 +24,7 @@ from ..options import read_bytes
 from . import StoreOptions
 from .budgets import Budgets
 from .sieve import Slot
+from .spool import Spool
 
 _SLOT_BYTES: Final = 300
 """A slot, its place in the dictionary, its numbers."""
@@ -36,9 +39,10 @@ _KEY_BYTES: Final = 64
 class _Pool:
     """What the namespaces of one memory store share: the lock, the budgets, the numbers of leases."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, spool: Spool | None) -> None:
+        self.spool = spool
         self.lock = threading.Lock()
-        self.budgets: Final = Budgets(max_bytes)
+        self.budgets: Final = Budgets(max_bytes, None if spool is None else spool.max_bytes)
         self.tokens = 0
         self.rooms: dict[str, MemoryStore] = {}
         _pools.add(self)
@@ -59,6 +63,8 @@ class MemoryStore:
     Args:
         max_bytes: what all entries together may take, their overhead included.
         journal_limit: purges remembered one by one; when there were more, what is older is a miss.
+        spool_max_bytes: what bodies too large for memory may take in files, beside `max_bytes`; 0: no files.
+        spool_dir: where the files are; None: the system's directory for temporary files.
 
     Raises:
         ValueError: a size too small to hold anything.
@@ -66,14 +72,23 @@ class MemoryStore:
 
     shared: Final = False
 
-    def __init__(self, max_bytes: int = 64_000_000, journal_limit: int = 65536) -> None:
+    def __init__(
+        self,
+        max_bytes: int = 64_000_000,
+        journal_limit: int = 65536,
+        spool_max_bytes: int = 1_000_000_000,
+        spool_dir: str | None = None,
+    ) -> None:
         if max_bytes < 65536:
             raise ValueError(f"max_bytes = {max_bytes} is too small; give at least 65536 (64KiB)")
-        self._furnish(_Pool(max_bytes), "", journal_limit)
+        directory = None if spool_dir is None else Path(os.path.abspath(os.path.expanduser(spool_dir)))
+        spool = Spool(spool_max_bytes, directory) if spool_max_bytes else None
+        self._furnish(_Pool(max_bytes, spool), "", journal_limit)
 
     def _furnish(self, pool: _Pool, namespace: str, journal_limit: int) -> None:
         self._pool = pool
         self._budgets = pool.budgets
+        self.spool = pool.spool
         self._slots: dict[str, Slot] = {}
         self._journal_limit = journal_limit
         self._journal = Journal(journal_limit)
@@ -121,6 +136,8 @@ class MemoryStore:
         size = stored.size() + _SLOT_BYTES
         if len(key) != len(stored.key):
             size += _KEY_BYTES + len(key)
+        if isinstance(stored, Entry) and type(stored.body) is not bytes:
+            size += len(stored.body)
         slot = Slot(self._slots, key, stored, size, token)
         with self._pool.lock:
             old = self._slots.get(key)
@@ -243,6 +260,8 @@ class MemoryStore:
                 "bytes": self._budgets.bytes,
                 "max_bytes": self._budgets.max_bytes,
                 "negative_bytes": self._budgets.negatives.bytes,
+                "spooled_bytes": self._budgets.spooled,
+                "spool_max_bytes": 0 if self.spool is None else self.spool.max_bytes,
                 "evicted": self._budgets.evicted,
                 "purges": self.mark.seq,
             }
@@ -281,6 +300,6 @@ def open_memory(url: str, options: StoreOptions) -> MemoryStore:
         except ValueError as error:
             raise ValueError(f"{url!r}: max_bytes = {value!r}: {error}") from None
     try:
-        return MemoryStore(max_bytes)
+        return MemoryStore(max_bytes, spool_max_bytes=options.spool_max_bytes, spool_dir=options.spool_dir)
     except ValueError as error:
         raise ValueError(f"{url!r}: {error}") from None

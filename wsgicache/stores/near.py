@@ -69,6 +69,7 @@ class _Front:
 
     def __init__(self, remote: Store, terms: Terms, heartbeat: Heartbeat, copies: Copies) -> None:
         self.remote: Final = remote
+        self.spool: Final = getattr(remote, "spool", None)
         self.peek: Final = copies.peek
         self._terms = terms
         self._heartbeat = heartbeat

@@ -678,7 +678,7 @@ class StoreContract:
 
         def read() -> None:
             for key, stored in zip(keys, self.store.get(keys)[0], strict=True):
-                if isinstance(stored, Entry):
+                if isinstance(stored, Entry) and isinstance(stored.body, bytes):
                     unit = stored.body[: len(stored.body) // 50]
                     expect((stored.key, unit[:2]), (key, key.encode()), "whose entry it is")
                     expect(stored.body, unit * 50, "the body")
