@@ -15,7 +15,7 @@ from .journal import new_id
 from .options import Settings
 from .rules import Rule
 from .stores import Store, StoreError, shown
-from .stores.advice import Advice, Level
+from .stores.advice import Advice, Level, size
 
 _TRIPS: Final = 7
 _SHORT: Final = 16
@@ -42,10 +42,19 @@ def check_settings(settings: Settings, rules: Sequence[Rule]) -> Iterator[Advice
         yield Advice("secret", Level.WARNING, "it is short enough to be guessed", _RANDOM)
     if any(len(key) < _SHORT for key in settings.signing_keys):
         yield Advice("signing_keys", Level.WARNING, "one is short enough to be guessed", _RANDOM)
+    yield from _too_large_for_the_spool(settings, rules)
     off = [rule.label for rule in rules if not rule.enabled]
     if off:
         yield Advice("rules", Level.OK, f"switched off by the configuration: {', '.join(off)}")
     yield from _shadowed(rules)
+
+
+def _too_large_for_the_spool(settings: Settings, rules: Sequence[Rule]) -> Iterator[Advice]:
+    """Whether bodies may be larger than the largest file there can be."""
+    most = max([settings.max_body_bytes, *[rule.options["max_body_bytes"] or 0 for rule in rules]])
+    if settings.spool_max_bytes and most > max(settings.spool_bytes, settings.spool_max_bytes // 2):
+        text = f"max_body_bytes = {size(most)}, and a file takes half of {size(settings.spool_max_bytes)} at most"
+        yield Advice("spool_max_bytes", Level.WARNING, text, f"spool_max_bytes = {2 * most} at least")
 
 
 _RANDOM: Final = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
@@ -117,7 +126,14 @@ def check_store(store: Store, settings: Settings) -> Iterator[Advice]:
             break
     else:
         yield Advice("round trip", Level.OK, "an entry was stored, read, and deleted")
-    yield from _advice_of(store, settings.max_body_bytes)
+    yield from _advice_of(store, largest_in(store, settings))
+
+
+def largest_in(store: Store, settings: Settings) -> int:
+    """Bytes of the largest body that a store itself holds: larger ones are in files, where it has them."""
+    if getattr(store, "spool", None) is None:
+        return settings.max_body_bytes
+    return min(settings.max_body_bytes, settings.spool_bytes)
 
 
 def _timed(store: Store, budget: float) -> Advice:

@@ -30,6 +30,8 @@ REMEDIES: Final[Mapping[Reason, str]] = {
     "Cache-Control: public.",
     Reason.BYPASS_COOKIE: "If the cookie does not change the page, add it to harmless_cookies; if it "
     "selects a variant, name it in a rule's cookies; if the page is public, have the app say so.",
+    Reason.NOT_STORED_FILE: "Free some disk, name a directory of the site's in spool_dir, or raise "
+    "spool_max_bytes; the log has the fault.",
     Reason.BYPASS_HOST: "Send one valid Host.",
     Reason.BYPASS_PATH: "Use a path without dot segments and control bytes.",
     Reason.BYPASS_REWRITE: "Have the front server remove X-Original-URL and X-Rewrite-URL.",

@@ -36,7 +36,7 @@ _FAILURES: Final = 20
 """Failures in a row after which the rest is left alone."""
 
 _LARGEST_PAGE: Final = 64 * 1024 * 1024
-"""Bytes of a body after which it is closed: it will not be stored, and may never end."""
+"""Bytes of a body after which it is closed, unless it said that it is longer: it may never end."""
 
 _DEPTH: Final = 2
 """An index of sitemaps leads to sitemaps; the protocol knows no deeper one."""
@@ -310,7 +310,7 @@ class Warmer:
                 read += len(chunk)
                 if read - len(chunk) <= keep:
                     kept.append(chunk)
-                if read > _LARGEST_PAGE:
+                if read > _LARGEST_PAGE and not _goes_on(began, read):
                     break
         finally:
             close = getattr(iterable, "close", None)
@@ -320,6 +320,12 @@ class Warmer:
             raise RuntimeError("the app did not call start_response")
         status, fields = began[0]
         return _Page(int(status[:3]), fields, b"".join(written + kept))
+
+
+def _goes_on(began: list[tuple[str, list[tuple[str, str]]]], read: int) -> bool:
+    """Whether a body is as long as its head said, or not yet."""
+    lengths = [value for _, fields in began for name, value in fields if name.lower() == "content-length"]
+    return any([length.isdecimal() and read <= int(length) for length in lengths])
 
 
 def _judged(url: str, page: _Page, seconds: float) -> Warmed:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from ..checks import check_clock, check_file, check_settings, check_store, has_secrets
+from ..checks import check_clock, check_file, check_settings, check_store, has_secrets, largest_in
 from ..stores import Store, StoreError
 from ..stores.advice import Advice, Level
 from .errors import DOWN, NOTHING
@@ -88,7 +88,7 @@ def _private(why: str) -> Advice:
 def _asked(store: Store, site: Site) -> Iterator[Advice]:
     directory = getattr(store, "directory", None)
     if directory is not None and not directory.exists():  # who makes it owns it: leave that to the site
-        yield from store.advice(site.settings.max_body_bytes)  # type: ignore[attr-defined]
+        yield from store.advice(largest_in(store, site.settings))  # type: ignore[attr-defined]
         return
     yield from check_store(store.namespaced(site.settings.namespace), site.settings)
 
