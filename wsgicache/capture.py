@@ -507,7 +507,8 @@ class Capture:
     def _resume(self) -> None:
         self._handed_over = False
         fill = self._fill
-        self._guarded("collapse", lambda: fill.engine.collapse.resume(fill.flight), None)  # type: ignore[arg-type]
+        if fill.flight is not None:
+            self._guarded("collapse", lambda: fill.engine.collapse.resume(fill.flight), None)  # type: ignore[arg-type]
 
     def _keep(self, chunk: bytes) -> None:
         """Add to the copy, as long as it is small enough, and store it once its announced length is there."""

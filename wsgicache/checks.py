@@ -53,7 +53,7 @@ def _too_large_for_the_spool(settings: Settings, rules: Sequence[Rule]) -> Itera
     """Whether bodies may be larger than the largest file there can be."""
     most = max([settings.max_body_bytes, *[rule.options["max_body_bytes"] or 0 for rule in rules]])
     if settings.spool_max_bytes and most > max(settings.spool_bytes, settings.spool_max_bytes // 2):
-        text = f"max_body_bytes = {size(most)}, and a file takes half of {size(settings.spool_max_bytes)} at most"
+        text = f"max_body_bytes = {size(most)}, and one file takes half of it at most"
         yield Advice("spool_max_bytes", Level.WARNING, text, f"spool_max_bytes = {2 * most} at least")
 
 

@@ -470,7 +470,7 @@ class Fill:
             self.engine.observer.refreshed(self.outcome)
         else:
             self.engine.observer.record(self.outcome)
-        self.entry = None  # its body may be a file that goes with the last who holds it
+        self.entry = self.flight = None  # a body may be a file that goes with the last who holds it
 
     def _hear_last_words(self) -> None:
         """What the app said of a response that was stored before its iterable came to an end."""

@@ -16,7 +16,8 @@ ROOT = Path(wsgicache.__file__).parent
 LAYERS = {
     "0 words": ["outcome", "fields"],
     "1 core": [
-        "key", "journal", "body", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search", "rules",
+        "key", "journal", "body", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search",
+        "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
         "cookiepass", "hints", "routes", "sitemap", "early", "encode",
     ],

@@ -164,10 +164,8 @@ def test_a_head_asked_as_a_get_fills(new):
 
 
 def entry_of(body):
-    terms = Terms("200 OK", "f", 60, "ttl")
-    return Entry(
-        "k", terms, (("ETag", '"a"'), ("Content-Type", "text/plain")), body, 0.0, 60.0, Mark("e", 0, "n")
-    )
+    terms, fields = Terms("200 OK", "f", 60, "ttl"), (("ETag", '"a"'), ("Content-Type", "text/plain"))
+    return Entry("k", terms, fields, body, 0.0, 60.0, Mark("e", 0, "n"))
 
 
 @pytest.fixture(scope="module")
@@ -406,14 +404,11 @@ def test_a_freshened_entry_keeps_the_file(new, tmp_path):
     ask(cache, "/f")
     before = spooled(tmp_path)
     cache.fake_clock.tick(700)
-    app.status, app.body, app.fields = (
-        "304 Not Modified",
-        b"",
-        [("ETag", '"v"'), ("Cache-Control", "max-age=600")],
-    )
-    for detail in ("FRESHENED", None):
+    app.status, app.body = "304 Not Modified", b""
+    app.fields = [("ETag", '"v"'), ("Cache-Control", "max-age=600")]
+    for told in ("304", None):
         reply = ask(cache, "/f")
-        assert (reply.code, reply.body, reply.cache.get("detail")) == (200, BODY, detail)
+        assert (reply.code, reply.body, reply.cache.get("fwd-status")) == (200, BODY, told)
     assert spooled(tmp_path) == before
     assert app.calls == 2
 
