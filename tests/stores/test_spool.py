@@ -1,0 +1,299 @@
+"""The spool: who removes a file, when, and what is left of processes that were killed."""
+
+import errno
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_memory_fork import in_child
+
+from wsgicache.body import make_etag
+from wsgicache.stores.spool import PREFIX, Spool, open_body, read_body, sweep_files
+
+sys.path.append(str(Path(__file__).parents[1] / "wsgi"))
+
+from big_helpers import Download, big_cache, files, pattern
+
+from wsgicache.testing import ask
+
+ROOT = Path(__file__).resolve().parents[2]
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+NO_WARNING = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@contextmanager
+def child(kind, directory):
+    """A process; `say` has it do something and returns what it answers."""
+    command = [sys.executable, str(Path(__file__).with_name("spool_child.py")), kind, str(directory)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+    def say(line):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        return process.stdout.readline().strip()
+
+    process.say = say
+    try:
+        assert process.stdout.readline().strip() == "ready"
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+def stored(spool, body=b"a body"):
+    writer = spool.begin()
+    writer.write(body)
+    return writer.finish()
+
+
+def test_a_body_comes_back(tmp_path):
+    body = stored(Spool(1000, tmp_path), b"a body")
+    with open_body(body) as file:
+        assert file.read() == b"a body"
+    assert (len(body), body.tag, read_body(body, 6), read_body(body, 5)) == (
+        6,
+        make_etag(b"a body"),
+        b"a body",
+        None,
+    )
+
+
+def test_a_file_goes_with_the_last_who_names_it(tmp_path):
+    spool = Spool(1000, tmp_path)
+    body = again = stored(spool)
+    del body
+    assert len(files(tmp_path)) == 1
+    del again
+    assert files(tmp_path) == []
+
+
+def test_a_file_that_is_not_finished_goes_with_its_writer(tmp_path):
+    spool = Spool(1000, tmp_path)
+    writer = spool.begin()
+    writer.write(b"half")
+    assert len(files(tmp_path)) == 1
+    writer.discard()
+    assert files(tmp_path) == []
+    lost = spool.begin()
+    del lost
+    gc.collect()
+    assert files(tmp_path) == []
+
+
+def test_what_is_given_away_stays(tmp_path):
+    body = stored(Spool(1000, tmp_path, shared=True))
+    body.keeper.give_away()
+    name = body.path
+    del body
+    gc.collect()
+    assert files(tmp_path) == [name]
+
+
+def test_files_are_for_this_user_alone(tmp_path):
+    body = stored(Spool(1000, tmp_path / "new"))
+    assert os.stat(body.path).st_mode & 0o077 == 0
+    assert os.stat(body.directory).st_mode & 0o077 == 0
+    assert os.stat(tmp_path / "new").st_mode & 0o077 == 0
+
+
+def test_one_file_takes_half_of_the_spool_at_most(tmp_path):
+    spool = Spool(1000, tmp_path)
+    with pytest.raises(OSError, match="spool_max_bytes = 1000 leaves no room") as caught:
+        spool.begin(501)
+    assert caught.value.errno == errno.EFBIG
+    writer = spool.begin()
+    writer.write(b"x" * 500)
+    with pytest.raises(OSError, match="leaves no room"):
+        writer.write(b"x")
+    writer.discard()
+
+
+def test_those_that_are_being_written_share_a_bound(tmp_path):
+    spool = Spool(1000, tmp_path)
+    first, second = spool.begin(), spool.begin()
+    first.write(b"x" * 300)
+    second.write(b"x" * 200)
+    with pytest.raises(OSError, match="leaves no room"):
+        second.write(b"x")
+    first.discard()
+    second.write(b"x")
+    second.discard()
+
+
+def test_a_reader_survives_the_removal(tmp_path):
+    writer = Spool(1000, tmp_path).begin()
+    writer.write(b"a body")
+    writer.open()
+    writer.discard()
+    assert files(tmp_path) == []
+    assert writer.read(2, 3) == b"bod"
+    with pytest.raises(OSError, match="shorter"):
+        writer.read(6, 1)
+    writer.close()
+
+
+def test_a_directory_that_a_cleaner_took_away_is_made_anew(tmp_path):
+    spool = Spool(1000, tmp_path)
+    body = stored(spool)
+    home = Path(body.directory)
+    for path in home.iterdir():
+        path.unlink()
+    home.rmdir()
+    with pytest.raises(OSError, match="No such file"):
+        open_body(body)
+    assert read_body(stored(spool), 99) == b"a body"
+
+
+# --- processes --------------------------------------------------------------------------------------
+
+
+@forks
+@NO_WARNING
+def test_a_forked_child_removes_nothing_of_its_parents(tmp_path):
+    spool = Spool(1000, tmp_path)
+    kept = [stored(spool)]
+
+    def work():
+        mine = stored(spool, b"the child's")
+        kept.clear()
+        gc.collect()
+        apart = mine.directory != before
+        del mine
+        return apart
+
+    before = kept[0].directory
+    assert in_child(work) == "True"
+    assert len(files(tmp_path)) == 1
+    assert read_body(kept[0], 99) == b"a body"
+
+
+@forks
+@NO_WARNING
+def test_a_cache_goes_on_in_a_forked_child(tmp_path):
+    app = Download(pattern(5000))
+    cache = big_cache(app, tmp_path)
+    ask(cache, "/f")
+
+    def work():
+        hit = ask(cache, "/f")
+        miss = ask(cache, "/g")
+        cache.clear()
+        return hit.is_hit, hit.body == app.body, miss.is_hit
+
+    assert in_child(work) == "(True, True, False)"
+    hit = ask(cache, "/f")
+    assert (hit.is_hit, hit.body) == (True, app.body)
+    (mine,) = [name for name in files(tmp_path) if os.path.dirname(name) == cache.engine.spool._home.path]
+    assert os.path.getsize(mine) == 5000
+
+
+@forks
+@NO_WARNING
+def test_what_the_parent_evicts_is_a_miss_in_the_child(tmp_path):
+    app = Download(pattern(5000))
+    cache = big_cache(app, tmp_path)
+    ask(cache, "/f")
+    os.unlink(files(tmp_path)[0])
+
+    def work():
+        reply = ask(cache, "/f")
+        return reply.is_hit, reply.body == app.body, app.calls
+
+    assert in_child(work) == "(False, True, 2)"
+
+
+def test_nothing_is_left_of_a_process_that_ends(tmp_path):
+    with child("private", tmp_path):
+        assert len(files(tmp_path)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_of_a_process_that_was_killed_is_swept(tmp_path):
+    with child("private", tmp_path) as killed, child("private", tmp_path) as living:
+        killed.say("die")
+        killed.wait(30)
+        assert len(files(tmp_path)) == 2
+        body = stored(Spool(1000, tmp_path))
+        assert len(files(tmp_path)) == 2, "the killed one's is gone, the living one's is not"
+        assert living.poll() is None
+        del body
+
+
+def test_a_directory_that_is_just_being_made_is_not_swept(tmp_path):
+    young, old = tmp_path / f"{PREFIX}young", tmp_path / f"{PREFIX}old"
+    for path in (young, old):
+        path.mkdir()
+    os.utime(old, (time.time() - 3600, time.time() - 3600))
+    (tmp_path / "somebody-else").mkdir()
+    body = stored(Spool(1000, tmp_path))
+    assert (young.exists(), old.exists()) == (True, False)
+    assert (tmp_path / "somebody-else").exists()
+    del body
+
+
+def test_a_shared_directory_is_swept_of_what_nobody_names_or_writes(tmp_path):
+    with child("writer", tmp_path) as killed, child("writer", tmp_path) as living:
+        ours = stored(Spool(1000, tmp_path, shared=True))
+        ours.keeper.give_away()
+        killed.say("die")
+        killed.wait(30)
+        assert len(files(tmp_path)) == 3
+        sweep_files(tmp_path, lambda: {ours.name})
+        assert ours.path in files(tmp_path)
+        assert len(files(tmp_path)) == 2
+        sweep_files(tmp_path, lambda: {ours.name})
+        assert len(files(tmp_path)) == 2
+        assert living.poll() is None
+    sweep_files(tmp_path, set)
+    assert files(tmp_path) == []
+
+
+def test_a_file_that_gets_its_record_meanwhile_is_not_swept(tmp_path):
+    body = stored(Spool(1000, tmp_path, shared=True))
+    asked = []
+
+    def named():
+        asked.append(1)
+        if len(asked) == 1:
+            body.keeper.give_away()  # between the first look and the lock
+            return set()
+        return {body.name}
+
+    sweep_files(tmp_path, named)
+    assert len(asked) == 2
+    assert files(tmp_path) == [body.path]
+
+
+def test_many_threads_write_at_once(tmp_path):
+    spool = Spool(10_000_000, tmp_path)
+    bodies, barrier = [], threading.Barrier(8)
+
+    def write(number):
+        barrier.wait(10)
+        writer = spool.begin()
+        for _ in range(50):
+            writer.write(bytes([number]) * 1000)
+        bodies.append((number, writer.finish()))
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {number: read_body(body, 99_999) for number, body in bodies} == {
+        n: bytes([n]) * 50_000 for n in range(8)
+    }
