@@ -64,12 +64,8 @@ def test_a_body_comes_back(tmp_path):
     body = stored(Spool(1000, tmp_path), b"a body")
     with open_body(body) as file:
         assert file.read() == b"a body"
-    assert (len(body), body.tag, read_body(body, 6), read_body(body, 5)) == (
-        6,
-        make_etag(b"a body"),
-        b"a body",
-        None,
-    )
+    assert (len(body), body.tag) == (6, make_etag(b"a body"))
+    assert (read_body(body, 6), read_body(body, 5)) == (b"a body", None)
 
 
 def test_a_file_goes_with_the_last_who_names_it(tmp_path):
@@ -294,6 +290,5 @@ def test_many_threads_write_at_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert {number: read_body(body, 99_999) for number, body in bodies} == {
-        n: bytes([n]) * 50_000 for n in range(8)
-    }
+    assert len(bodies) == 8
+    assert all(read_body(body, 99_999) == bytes([number]) * 50_000 for number, body in bodies)
