@@ -86,10 +86,7 @@ def told(port):
         connection.close()
 
 
-@pytest.mark.parametrize(
-    ("kind", "where"),
-    [("sync", "memory"), ("gthread", "lmdb"), ("gthread", "memory"), ("waitress", "memory")],
-)
+@pytest.mark.parametrize(("kind", "where"), [("sync", "memory"), ("gthread", "lmdb"), ("waitress", "memory")])
 def test_a_large_download_never_is_in_memory(kind, where, expected, tmp_path):
     pytest.importorskip("waitress" if kind == "waitress" else "gunicorn")
     if where == "lmdb":
