@@ -206,3 +206,15 @@ def test_what_is_not_installed_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert "skipped, not installed: redis: redis-server: apt-get install redis-server" in done.stdout
     assert "skipped, not installed: memcached: memcached: apt-get install memcached" in done.stdout
     assert "memory://: hit" in done.stdout
+
+
+def test_large_bodies_stay_out_of_memory(tmp_path: Path) -> None:
+    pytest.importorskip("gunicorn")
+    pytest.importorskip("lmdb")
+    numbers = tmp_path / "numbers.json"
+    done = run("big_bodies.py", "--sizes", "3", "--rounds", "1", "--clients", "1", "--json", str(numbers))
+    assert done.returncode == 0, done.stderr
+    assert len(table_rows(done.stdout)) == 5
+    assert [one["row"] for one in json.loads(numbers.read_text())] == [
+        "memory", "file", "blocks", "lmdb", "lmdb-file",
+    ]  # fmt: skip

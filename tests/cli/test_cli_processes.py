@@ -154,7 +154,7 @@ def contents(store, tmp_path):
         import lmdb
 
         (path,) = (tmp_path / "store").glob("*.mdb")
-        with lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=8) as env:
+        with lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=9) as env:
             with env.begin() as transaction:
                 names = [name for name, _ in transaction.cursor()]
             return {name: _rows(env, name) for name in names}

@@ -63,7 +63,7 @@ from .lmdbrecords import (
 from .lmdbroom import Room
 from .memo import Memo, MemoSlot
 from .sieve import Slot
-from .spool import Spool
+from .spool import Spool, spool_stats
 from .urls import url_options
 
 Result = TypeVar("Result")
@@ -423,8 +423,9 @@ class LmdbStore(Room):
             "purges": self._read_mark(mark).seq,
             "damaged": self._family.damaged,
             "file_bytes": size,
-            "spooled_bytes": sum([filed.size for filed in files.values()]),
-            "spool_max_bytes": self._family.options.spool_max_bytes,
+            **spool_stats(
+                sum([filed.size for filed in files.values()]), self._family.options.spool_max_bytes
+            ),
         }
 
     @property

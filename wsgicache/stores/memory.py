@@ -24,7 +24,7 @@ from ..options import read_bytes
 from . import StoreOptions
 from .budgets import Budgets
 from .sieve import Slot
-from .spool import Spool
+from .spool import Spool, spool_stats
 
 _SLOT_BYTES: Final = 300
 """A slot, its place in the dictionary, its numbers."""
@@ -260,10 +260,9 @@ class MemoryStore:
                 "bytes": self._budgets.bytes,
                 "max_bytes": self._budgets.max_bytes,
                 "negative_bytes": self._budgets.negatives.bytes,
-                "spooled_bytes": self._budgets.spooled,
-                "spool_max_bytes": 0 if self.spool is None else self.spool.max_bytes,
                 "evicted": self._budgets.evicted,
                 "purges": self.mark.seq,
+                **spool_stats(self._budgets.spooled, 0 if self.spool is None else self.spool.max_bytes),
             }
 
     def close(self) -> None:

@@ -287,6 +287,11 @@ def read_body(body: FileBody, most: int) -> bytes | None:
         return file.read()
 
 
+def spool_stats(used: int, most: int) -> dict[str, int]:
+    """What a store tells people of its files, where there are any."""
+    return {"spooled_bytes": used, "spool_max_bytes": most} if used else {}
+
+
 # --- directories -------------------------------------------------------------------------------------
 
 
