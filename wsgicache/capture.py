@@ -84,6 +84,9 @@ class Capture:
         "_write",
     )
 
+    _file: Writer | None
+    _to_close: Writer | FileChunks | None
+
     def __init__(self, fill: Fill, start_response: StartResponse, show_key: bool = False) -> None:
         self._fill = fill
         self._start_response = start_response
@@ -98,8 +101,7 @@ class Capture:
         self._iterator: Iterator[bytes] = _NOTHING
         self._chunks: list[bytes] | None = None
         self._kept = 0
-        self._file: Writer | None = None
-        self._to_close: Writer | FileChunks | None = None
+        self._file = self._to_close = None
         self._pending: deque[bytes] | Behind | None = None
         self._handed_over = False
         self._muted = False
@@ -641,13 +643,11 @@ class Capture:
 
     def _complete(self, body: Body | None) -> None:
         self._chunks = None
-        if body is None:
-            return
         try:
-            if isinstance(body, FileBody):
-                self._complete_file(body)
-            else:
+            if isinstance(body, bytes):
                 self._fill.complete(body)
+            elif body is not None:
+                self._complete_file(body)
         except Exception as error:
             self._fault("store", error)
             self._fill.outcome.settled = self._fill.outcome.ttl = None

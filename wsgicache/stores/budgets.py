@@ -44,8 +44,7 @@ class Budgets:
 
     def largest(self, stored: Stored) -> int:
         """What something of its kind may take at most: half of what there can be for its kind."""
-        kind = self._of(stored)
-        return (self.max_bytes if kind is self.pages else kind.max_bytes) // 2
+        return (self.max_bytes if (kind := self._of(stored)) is self.pages else kind.max_bytes) // 2
 
     def add(self, slot: Slot, replaced: Slot | None = None) -> None:
         """Enter. Who has to make room is taken out of his dictionary.
@@ -72,8 +71,8 @@ class Budgets:
             self.files.clear()
 
     def _of(self, stored: Stored) -> Segments:
-        if not isinstance(stored, Entry):
-            return self.pages
-        if self.files is not None and type(stored.body) is not bytes:
-            return self.files
-        return self.negatives if stored.terms.negative else self.pages
+        if isinstance(stored, Entry) and (stored.terms.negative or type(stored.body) is not bytes):
+            if self.files is not None and type(stored.body) is not bytes:
+                return self.files
+            return self.negatives if stored.terms.negative else self.pages
+        return self.pages

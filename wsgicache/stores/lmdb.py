@@ -414,6 +414,7 @@ class LmdbStore(Room):
 
         totals, counts, mark, size, files = self._file.read(read)
         all_of_it, ours = Totals.read(totals), Space.read(counts)
+        spooled = sum([filed.size for filed in files.values()])
         return {
             "entries": ours.entries,
             "bytes": sum(all_of_it.used),
@@ -423,9 +424,7 @@ class LmdbStore(Room):
             "purges": self._read_mark(mark).seq,
             "damaged": self._family.damaged,
             "file_bytes": size,
-            **spool_stats(
-                sum([filed.size for filed in files.values()]), self._family.options.spool_max_bytes
-            ),
+            **spool_stats(spooled, self._family.options.spool_max_bytes),
         }
 
     @property
