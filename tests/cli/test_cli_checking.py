@@ -53,6 +53,18 @@ def test_what_options_say():
     assert found["rules"].text.endswith("/b")
 
 
+def test_a_body_that_no_file_may_hold_is_told_of():
+    def said(rules, **options):
+        told = check_settings(settings_from(options), rules)
+        return [one.remedy for one in told if one.subject == "spool_max_bytes"]
+
+    large = [Rule("/downloads/*", max_body_bytes="500MB")]
+    assert said(large) == []
+    assert said(large, spool_max_bytes="999MB") == ["spool_max_bytes = 1000000000 at least"]
+    assert said(large, spool_max_bytes=0) == [], "all is in memory"
+    assert said([], max_body_bytes="2MB", spool_bytes="4MB", spool_max_bytes="1MB") == [], "no file is needed"
+
+
 def test_strict_makes_a_problem_of_a_warning(site):
     env = {"WSGICACHE_STORE": site.store, "WSGICACHE_ENABLED": "0"}
     assert level(check(env=env), "enabled") == "warning"

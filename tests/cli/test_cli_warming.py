@@ -169,6 +169,14 @@ def test_an_endless_body_is_left(cache, app, monkeypatch):
     assert app.closed == 1
 
 
+def test_a_body_that_says_how_long_it_is_is_read_to_its_end(cache, app, monkeypatch):
+    monkeypatch.setattr("wsgicache.warm._LARGEST_PAGE", 5000)
+    headers = [("Content-Type", "a/b"), ("Content-Length", "20000")]
+    app.answers(lambda environ: Response(headers=headers, body=[b"x" * 1000] * 20))
+    made, _ = warmer(cache)
+    assert results(made, ["/a"]) == {"/a": (Result.STORED, "")}
+
+
 # --- bounds ----------------------------------------------------------------------------------------
 
 

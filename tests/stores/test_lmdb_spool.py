@@ -154,6 +154,19 @@ def test_two_caches_in_one_spool_dir_keep_apart(tmp_path):
     two.close()
 
 
+def test_a_near_tier_keeps_the_name_only(tmp_path):
+    app = Download(BODY)
+    cache = cache_over(tmp_path, app, near=65536, clock=None)
+    for _ in range(4):
+        assert ask(cache, "/f").body == BODY
+    assert ask(cache, "/f").is_hit
+    assert cache.engine.store.stats()["near_bytes"] < 10_000
+    cache.purge("/f")
+    assert not ask(cache, "/f").is_hit
+    assert (app.calls, len(files(tmp_path))) == (2, 1)
+    cache.close()
+
+
 def test_with_signing_keys_there_are_no_files(tmp_path):
     cache = cache_over(tmp_path, signing_keys=["k" * 32])
     ask(cache, "/f")

@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsgi_helpers import Body, Call, Exchange, Waiters, count, results, text
 
-from wsgicache import Reason
+from wsgicache import Reason, WSGICache
 from wsgicache.answer import answer
 from wsgicache.body import FileBody, make_etag
 from wsgicache.entry import Entry, Terms
 from wsgicache.facts import Facts
 from wsgicache.journal import Mark
+from wsgicache.options import OptionError
 from wsgicache.sending import chunks_of
+from wsgicache.stores.memory import MemoryStore
 from wsgicache.stores.spool import Spool
 from wsgicache.testing import ask, make_environ
 
@@ -353,6 +355,17 @@ def test_a_body_that_the_spool_never_has_room_for(new, tmp_path):
     assert (reply.body, reply.stored) == (BODY, True)  # the head was out when it was found
     assert count(cache, Reason.NOT_STORED_FILE) == 1
     assert spooled(tmp_path) == []
+
+
+def test_a_store_that_was_made_before_has_a_directory_of_its_own(tmp_path):
+    with pytest.raises(OptionError, match="spool_dir is for a store that is opened by its URL"):
+        WSGICache(Download(BODY), store=MemoryStore(), spool_dir=str(tmp_path))
+    cache = big_cache(Download(BODY), None, store=MemoryStore(spool_dir=str(tmp_path)))
+    ask(cache, "/f")
+    assert ask(cache, "/f").is_hit
+    assert len(files(tmp_path)) == 1
+    cache.close()
+    assert files(tmp_path) == []
 
 
 def test_without_a_spool_all_is_in_memory(new, tmp_path):

@@ -9,14 +9,18 @@ pytest finds the rest: each test gets a new, empty store and closes it afterward
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..body import Body, FileBody
 from ..entry import Entry, Stored, Terms, Variants
 from ..journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, short
 from ..stores import Store
+from ..stores.spool import read_body
 
 _ENTRY_FIELDS = ("key", "terms", "headers", "body", "since", "fresh_until", "born", "values")
 _VARIANTS_FIELDS = ("key", "fields", "variants", "keep_until")
@@ -90,7 +94,7 @@ class StoreContract:
         """The mark as a request reads it."""
         return self.store.mark_of("/a")
 
-    def entry(self, key: str = "/a", body: bytes = b"body", born: Mark | None = None, **terms: Any) -> Entry:
+    def entry(self, key: str = "/a", body: Body = b"body", born: Mark | None = None, **terms: Any) -> Entry:
         """An entry that may be stored now."""
         given = {"status": "200 OK", "fingerprint": "f" * 16, "lifetime": 300, "source": "ttl", **terms}
         headers = (("Content-Type", "text/plain"), ("Content-Length", str(len(body))))
@@ -223,6 +227,29 @@ class StoreContract:
             entry = self.entry("/body", body)
             expect(self.put(entry), True, f"set of {len(body)} bytes")
             expect(self.held("/body", entry), 0, f"a body of {len(body)} bytes")
+
+    def test_a_body_in_a_file_stays_as_long_as_its_entry(self) -> None:
+        """Only of a store that has a `spool`."""
+        spool = getattr(self.store, "spool", None)
+        if spool is None:
+            return
+        for replaced in (False, True):
+            writer = spool.begin()
+            writer.write(b"a body")
+            body = writer.finish()
+            expect(self.put(self.entry(body=body)), True, "set of a body in a file")
+            path = body.path
+            del body, writer
+            found = self.found("/a")
+            in_file = found.body if isinstance(found, Entry) else None
+            expect(isinstance(in_file, FileBody) and read_body(in_file, 6), b"a body", "what is in the file")
+            del found, in_file
+            if replaced:
+                self.put(self.entry())
+            else:
+                self.store.delete("/a")
+            gc.collect()
+            expect(os.path.exists(path), False, "whether the file is there without its entry")
 
     def test_a_record_of_varying_fields_comes_back_as_it_was(self) -> None:
         """Fields and variants in their order."""
