@@ -15,6 +15,7 @@ from wsgi_helpers import Body, Call, Exchange, Waiters, count, results, text
 
 from wsgicache import Reason, WSGICache
 from wsgicache.answer import answer
+from wsgicache.behind import Behind
 from wsgicache.body import FileBody, make_etag
 from wsgicache.entry import Entry, Terms
 from wsgicache.facts import Facts
@@ -387,6 +388,28 @@ def test_a_file_that_somebody_took_away_is_a_miss(new, tmp_path):
     assert ask(cache, "/f").is_hit
 
 
+def test_an_entry_whose_file_is_gone_goes_too(new, tmp_path):
+    app = Download(BODY)
+    cache = new(app)
+    ask(cache, "/f")
+    os.unlink(spooled(tmp_path)[0])
+    app.fields = [("Content-Type", "a/b"), ("Cache-Control", "private")]
+    assert ask(cache, "/f").body == BODY
+    assert cache.engine.store.stats()["entries"] == 0
+
+
+def test_parts_that_nobody_begins_to_read_are_closed(in_file):
+    made = answer(entry_of(in_file), Facts(make_environ("/f", headers={"Range": "bytes=1-9"})))
+    for taken in (0, 1):
+        chunks = chunks_of(made, {})
+        for _ in range(taken):
+            next(chunks)
+        assert not chunks._file.closed
+        chunks.close()
+        assert chunks._file.closed
+        assert list(chunks) == []
+
+
 def test_a_file_that_was_cut_off_is_a_miss(new, tmp_path):
     app = Download(BODY)
     cache = new(app)
@@ -537,7 +560,7 @@ def test_followers_get_the_file_of_their_leader(new, tmp_path):
     replies = results(followers)
     assert [(reply.body, "collapsed" in reply.cache) for reply in replies] == [(BODY, True)] * 3
     assert app.calls == 1
-    assert leader.iterable._pending, "the leader's client has not taken it"
+    assert isinstance(leader.iterable._pending, Behind), "what its client has not taken is not in memory"
     assert leader.rest().close().body == BODY
     assert len(spooled(tmp_path)) == 1
 
