@@ -199,7 +199,7 @@ def make_form(plain: Entry, coding: str, fields: Mapping[str, str], *, anyhow: b
     """
     plain = with_etag(plain)
     body, headers = plain.body, plain.headers
-    if fits(plain.terms.code, fields, plain.terms.varying):
+    if isinstance(body, bytes) and fits(plain.terms.code, fields, plain.terms.varying):
         coded = encoder(coding).compress(body)
         if anyhow or len(coded) <= _WORTH * len(body):
             body, headers = coded, _form_headers(plain, coding, len(coded))

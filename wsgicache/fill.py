@@ -394,11 +394,13 @@ class Fill:
             now=self._head_at,
         )
 
-    def _varying(self, terms: Terms, body: bytes) -> tuple[str, ...]:
+    def _varying(self, terms: Terms, body: Body) -> tuple[str, ...]:
         """By what the page varies: this answer, and those before it. Forms need a body that is long enough,
-        which may be known only now; beside other variants that have forms it varies by the coding too."""
+        which may be known only now, and in memory; beside other variants that have forms it varies by the
+        coding too."""
         names, plan, head = set(terms.varying), self.admission.plan, self.head
-        if CODING_FIELD in names and not long_enough(len(body), plan.settings.encode_min_bytes):
+        may_have = isinstance(body, bytes) and long_enough(len(body), plan.settings.encode_min_bytes)
+        if CODING_FIELD in names and not may_have:
             names.discard(CODING_FIELD)
             if head is not None:
                 head.headers = without_vary(head.headers)

@@ -583,3 +583,15 @@ def test_a_body_knows_its_size_and_its_likes():
     assert body == FileBody("a" * 32 + ".body", 5, '"t"', "/elsewhere")
     assert body != b"bytes"
     assert body.path == "/dir/" + "a" * 32 + ".body"
+
+
+def test_a_body_in_a_file_gets_no_coded_forms(new, tmp_path):
+    page = b"{}" * 40_000
+    app = Download(page)
+    app.fields = [("Content-Type", "application/json"), ("Cache-Control", "max-age=60")]
+    cache = new(app, encode="gzip")
+    for accepted in ("gzip", "identity", "gzip", "br, gzip", "gzip"):
+        reply = ask(cache, "/f", headers={"Accept-Encoding": accepted})
+        assert (reply.body, reply.field("content-encoding")) == (page, None)
+    assert reply.is_hit
+    assert (app.calls, len(spooled(tmp_path))) == (1, 1)
