@@ -10,7 +10,7 @@ from .body import FileBody, Part
 from .conditional import head_304, not_modified, range_applies
 from .entry import Entry, Headers
 from .facts import Facts
-from .ranges import content_range, multipart, select, unsatisfied
+from .ranges import Span, content_range, multipart, select, unsatisfied
 
 
 class Answer(NamedTuple):
@@ -52,11 +52,8 @@ def _validators(headers: Headers) -> tuple[str | None, str | None, str | None]:
 
 def _whole(entry: Entry, without_body: bool) -> Answer:
     body = entry.body
-    if without_body or not body:
-        return Answer(entry.terms.status, entry.headers, ())
-    if isinstance(body, FileBody):
-        return Answer(entry.terms.status, entry.headers, (Part(0, body.size),), body)
-    return Answer(entry.terms.status, entry.headers, (body,))
+    chunks = () if without_body or not body else (Part(0, len(body)) if isinstance(body, FileBody) else body,)
+    return Answer(entry.terms.status, entry.headers, chunks, body if isinstance(body, FileBody) else None)
 
 
 def not_modified_answer(headers: Headers) -> Answer:
@@ -76,24 +73,45 @@ def _part(entry: Entry, asked: str) -> Answer | None:
         kind = ("Content-Type", "text/plain; charset=utf-8")
         head = (kind, ("Content-Range", unsatisfied(len(body))), ("Content-Length", "0"))
         return Answer("416 Range Not Satisfiable", head, ())
+    if isinstance(body, FileBody):
+        return _part_of_file(entry, body, spans)
     if len(spans) == 1:
         start, stop = spans[0]
         head = (("Content-Range", content_range(start, stop, len(body))),)
-        return _partial(entry, (Part(start, stop),), stop - start, head)
-    # Made of all of the body, so that it does not occur in it.
-    made_of = body.tag.encode("latin-1") if isinstance(body, FileBody) else body
-    boundary = blake2b(made_of, digest_size=12).hexdigest()
-    parts, size = multipart(spans, len(body), entry.field("content-type"), boundary)
-    head = (("Content-Type", f"multipart/byteranges; boundary={boundary}"),)
-    return _partial(entry, parts, size, head)
+        return _partial(entry, head, stop - start, (body[start:stop],))
+    boundary = blake2b(body, digest_size=12).hexdigest()
+    parts, size, head = _framed(entry, spans, boundary)
+    pieces = [body[part.start : part.stop] if isinstance(part, Part) else part for part in parts]
+    return _partial(entry, head, size, (b"".join(pieces),))
 
 
-def _partial(entry: Entry, chunks: Sequence[bytes | Part], size: int, extra: Headers) -> Answer:
-    body = entry.body
+def _part_of_file(entry: Entry, body: FileBody, spans: Sequence[Span]) -> Answer:
+    """The same of a body that is not here."""
+    if len(spans) == 1:
+        start, stop = spans[0]
+        head: Headers = (("Content-Range", content_range(start, stop, len(body))),)
+        return _partial(entry, head, stop - start, (Part(start, stop),), body)
+    boundary = blake2b(body.tag.encode("latin-1"), digest_size=12).hexdigest()
+    parts, size, head = _framed(entry, spans, boundary)
+    return _partial(entry, head, size, parts, body)
+
+
+def _framed(
+    entry: Entry, spans: Sequence[Span], boundary: str
+) -> tuple[Sequence[bytes | Part], int, Headers]:
+    """Several parts, their size and the field that says what they are."""
+    parts, size = multipart(spans, len(entry.body), entry.field("content-type"), boundary)
+    return parts, size, (("Content-Type", f"multipart/byteranges; boundary={boundary}"),)
+
+
+def _partial(
+    entry: Entry,
+    extra: Headers,
+    size: int,
+    chunks: Sequence[bytes | Part],
+    file: FileBody | None = None,
+) -> Answer:
     replaced = {"content-length", *(name.lower() for name, _ in extra)}
     kept = [pair for pair in entry.headers if pair[0].lower() not in replaced]
     headers = (*kept, *extra, ("Content-Length", str(size)))
-    if isinstance(body, FileBody):
-        return Answer("206 Partial Content", headers, chunks, body)
-    pieces = [body[chunk.start : chunk.stop] if isinstance(chunk, Part) else chunk for chunk in chunks]
-    return Answer("206 Partial Content", headers, (b"".join(pieces),))
+    return Answer("206 Partial Content", headers, chunks, file)

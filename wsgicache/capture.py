@@ -84,6 +84,7 @@ class Capture:
         "_write",
     )
 
+    _deferred: Action | None
     _file: Writer | None
     _to_close: Writer | FileChunks | None
 
@@ -101,13 +102,12 @@ class Capture:
         self._iterator: Iterator[bytes] = _NOTHING
         self._chunks: list[bytes] | None = None
         self._kept = 0
-        self._file = self._to_close = None
         self._pending: deque[bytes] | Behind | None = None
         self._handed_over = False
         self._muted = False
         self._drained = False
         self._closed = False
-        self._deferred: Action | None = None
+        self._deferred = self._file = self._to_close = None
         self._early = False
 
     # --- calling the app ---------------------------------------------------------------------------
@@ -269,13 +269,13 @@ class Capture:
         """The whole body is there already, as with most apps: it is stored, and goes out as it is."""
         chunks: Any = self._iterable
         body: Body | None
-        most = self._fill.admission.plan.in_memory_bytes
         if len(chunks) == 1 and type(chunks[0]) is bytes:
             body = chunks[0]
         else:
             chunks = [_bytes(chunk) for chunk in chunks]
-            body = b"".join(chunks) if sum(map(len, chunks)) <= most else None
-        if body is None or len(body) > most:
+            short = sum(map(len, chunks)) <= self._fill.admission.plan.in_memory_bytes
+            body = b"".join(chunks) if short else None
+        if body is None or len(body) > self._fill.admission.plan.in_memory_bytes:
             self._chunks = []
             body = self._copied() if all([self._keep_large(chunk) for chunk in chunks]) else None
             if body is None:

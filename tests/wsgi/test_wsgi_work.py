@@ -101,17 +101,17 @@ BUDGETS = {
     "hit": ({}, "hit", 1, 30),
     "hit of a variant": ({"fields": VARY}, "hit", 1, 36),
     "hit, rules": ({"url": "/ruled"}, "hit", 1, 30),
-    "hit, 304": ({"fields": ETAG, "headers": {"If-None-Match": '"v1"'}}, "hit", 24, 131),
-    "hit, 206": ({"headers": {"Range": "bytes=0-99"}}, "hit", 37, 179),
-    "hit, HEAD": ({"method": "HEAD"}, "hit", 11, 72),
+    "hit, 304": ({"fields": ETAG, "headers": {"If-None-Match": '"v1"'}}, "hit", 24, 132),
+    "hit, 206": ({"headers": {"Range": "bytes=0-99"}}, "hit", 37, 181),
+    "hit, HEAD": ({"method": "HEAD"}, "hit", 11, 73),
     "bypass by query": ({"url": "/page?q=1"}, "detail=BYPASS_QUERY", 28, 155),
     "bypass by rule": ({"url": "/closed/{}"}, "detail=BYPASS_RULE", 28, 143),
     "POST": ({"method": "POST"}, "fwd=method", 72, 304),
-    "miss": ({"url": "/page/{}"}, "stored", 79, 595),
-    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 105, 708),
-    "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 53, 387),
+    "miss": ({"url": "/page/{}"}, "stored", 79, 601),
+    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 105, 717),
+    "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 53, 388),
     "miss that is private": (
-        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 445
+        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 446
     ),
 }  # fmt: skip
 """The request, a part of its Cache-Status, most calls and most lines."""
