@@ -5,42 +5,40 @@ Every fault of a store ends here as a miss with a reason; a fault never reaches 
 
 from __future__ import annotations
 
-import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from .arming import Arming
 from .background import Refresher, dice
 from .clock import Clock
 from .collapse import LANDED, Collapse, Flight, MissMarkers
-from .cookiepass import cookie_pass
-from .early import first_try, lead, next_try
-from .encode import is_form_of
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
 from .follow import Follower, Look, everywhere
 from .forks import in_child
 from .forms import Forms
+from .found import Found, page_or_form, place
 from .head import Head
 from .invalidation import invalidations
 from .journal import Kind, Mark, Purge, Verdict
-from .key import CODING_FIELD, page_of, places, search_key, target_of, variant_key
+from .key import CODING_FIELD, places, search_key, target_of
 from .leases import Leases
 from .observe import ByName, Observer
-from .options import OptionError, Settings
+from .opening import store_from
+from .options import Settings
 from .outcome import Reason
 from .owed import Owed
 from .plan import Plan, plans_for
 from .policy import Admission, admit, judge
-from .ready import ALWAYS, COLD, Both, Readies, Ready, ReadyVariants, Trust
+from .ready import ALWAYS, Both, Trust
+from .records import Records
 from .routes import OTHER, route_of
 from .rules import RuleSet
 from .search import search_rules
 from .sharing import EVERY, SITE, SharedCounts, describe
-from .stores import Store, StoreError, StoreOptions, open_store
-from .stores.near import near_store
+from .stores import Store, StoreError
 from .stores.sieve import Slot
 from .stores.spool import Spool
 from .switches import Switches
@@ -54,54 +52,6 @@ _HARD: Final[Verdict] = Verdict.HARD
 
 RECENT: Final = 200
 """Decisions that are kept for the dashboard."""
-
-
-class Found:
-    """What a look-up found: a reason, the entry if there is one, and the mark that was read first.
-
-    `miss` is the reason without regard to who asks: where a request with a cookie finds nothing, `reason`
-    names the cookie and `miss` the empty place. `key` is where a fill will be stored if nothing changes.
-    `early`: the entry is fresh, and is to be refreshed behind the one who asks all the same.
-    Where the entry is a form of a page, `form` is where that is stored, and the page if it is there.
-    """
-
-    __slots__ = (
-        "early",
-        "entry",
-        "follower",
-        "form",
-        "key",
-        "mark",
-        "miss",
-        "now",
-        "reason",
-        "variants",
-        "verdict",
-    )
-
-    entry: Entry | None
-    form: tuple[str, Entry | None] | None
-    mark: Mark | None
-    variants: Variants | None
-
-    def __init__(self, key: str, now: float, follower: Follower) -> None:
-        self.key = key
-        self.follower = follower
-        self.now = now
-        self.reason = self.miss = _URI_MISS
-        self.entry = self.form = self.variants = self.mark = None
-        self.early = False
-        self.verdict = _VALID
-
-    @property
-    def place(self) -> str:
-        """The key that the entry is stored under."""
-        return self.key if self.form is None else self.form[0]
-
-    @property
-    def page(self) -> Entry | None:
-        """The page that the entry is a form of, if it is one and that is there; otherwise the entry."""
-        return self.entry if self.form is None else self.form[1] or self.entry
 
 
 class Engine:
@@ -120,7 +70,7 @@ class Engine:
         self.rules: Final = rules
         self.plans: Final[tuple[Plan, ...]] = plans_for(settings, rules)
         self.observer: Final = Observer(settings.log)
-        self.store: Final[Store] = _store_from(settings).namespaced(settings.namespace)
+        self.store: Final[Store] = store_from(settings).namespaced(settings.namespace)
         self.switches: Final = Switches(rules)
         parts: Sequence[Store] = getattr(self.store, "parts", (self.store,))
         self.followers: Final = tuple([Follower(part, self._meta_changed, self._stamp) for part in parts])
@@ -150,9 +100,8 @@ class Engine:
         self.owed: Final = Owed()
         self._listens_at = float("-inf")
         """Instant of the steady clock at which a bypassed request looks for switches again."""
-        self._variants_lock = threading.Lock()
-        self._readies = Readies()
-        self.forms: Final = Forms(self.follower_of, self._note_variant, self._store_failed)
+        self.records: Final = Records(settings.max_variants, self.observer.variants_dropped)
+        self.forms: Final = Forms(self.follower_of, self.records.note, self._store_failed)
         rules.watch(self._switched)
         self.counts: SharedCounts | None = None
         first = self.followers[0].store
@@ -164,10 +113,11 @@ class Engine:
         self._told = Trust(float("-inf") if self.counts is not None else float("inf"))
         """When the counts are to be told again. Up to then the hit path may answer by itself: a page that is
         only hit must not keep its hits to itself."""
-        self._trusts: Final[Mapping[Follower, Trust | Both]] = {
+        trusts: dict[Follower, Trust | Both] = {
             follower: follower.trust if self.counts is None else Both(follower.trust, self._told)
             for follower in self.followers
         }
+        self._arming: Final = Arming(self.peek, self.clock, self.observer, trusts, lambda: self.uniform())
         if self.shared:
             self.switches.publish_to(first, self.append)
         for part in parts:
@@ -197,7 +147,7 @@ class Engine:
 
     def _after_fork(self) -> None:
         """In a forked child: whoever held a lock does not exist."""
-        self._variants_lock = threading.Lock()
+        self.records.after_fork()
         self.owed.after_fork()
         self.observer.after_fork()  # before its counts are asked for
         if self.counts is not None:
@@ -306,38 +256,9 @@ class Engine:
             found.entry, found.form = found.page, None  # the app is asked about its page, not about a form
         if arm and found.reason is Reason.HIT and admission.facts.method == "GET":
             if entry.terms.cost and admission.plan.early_refresh:
-                found.early = self._is_early(admission, found, entry)
+                found.early = self._arming.is_early(admission, found, entry)
             self._arm(admission, found)
         return found
-
-    def _is_early(self, admission: Admission, found: Found, entry: Entry) -> bool:
-        """Whether a fresh entry is to be refreshed now: the instant drawn for its slot has come.
-
-        Where this process keeps no slot to remember it in, each request draws.
-        """
-        now, end = self.clock.steady(), entry.fresh_until + self.clock.shift
-        slot = self.peek(found.place) if self.peek is not None else None
-        if slot is None or slot.stored is not entry:
-            early = lead(entry.terms.cost, admission.plan.early_refresh, self.uniform(), looks=1)
-            return now >= end - min(early, entry.terms.lifetime / 2)
-        armed = slot.ready
-        if not isinstance(armed, Ready) or armed.shift != self.clock.shift:
-            return False
-        return armed.until <= now and armed.until < min(end, _until_of(slot))
-
-    def _ends_early(self, slot: Any, admission: Admission, found: Found, entry: Entry) -> float:
-        """Up to which instant of the steady clock a slot answers, before its page is refreshed early.
-
-        It is drawn once: a slot that is armed anew because the journal moved keeps what it had.
-        """
-        terms, beta = entry.terms, admission.plan.early_refresh
-        now, end = self.clock.steady(), entry.fresh_until + self.clock.shift
-        if found.early:
-            return next_try(now, end, terms.cost)
-        armed = slot.ready
-        if isinstance(armed, Ready) and (armed.shift, armed.rules) == (self.clock.shift, admission.rules):
-            return armed.until
-        return first_try(now, end, terms.cost, beta, self.uniform())
 
     def _find(self, admission: Admission, found: Found) -> Entry | None:
         """Read the entry, through the record of varying fields where there is one."""
@@ -355,7 +276,7 @@ class Engine:
         if keys != guess:
             variants = self._get(keys, found)
         if len(keys) > 1:
-            return _page_or_form(found, keys[1], *variants)
+            return page_or_form(found, keys[1], *variants)
         return variants[0] if isinstance(variants[0], Entry) else None
 
     def _guess(self, admission: Admission, found: Found) -> tuple[str, ...]:
@@ -402,33 +323,9 @@ class Engine:
         """Let the hit path answer from now on, until the stamp is replaced."""
         if self.peek is None or self.owed or admission.rules is not self.rules_known_by:
             return  # the last: this very look-up was told that a rule was switched
-        self._arm_slot(found.place, found.entry, admission, found)
+        self._arming.arm(found.place, found.entry, admission, found)
         if found.variants is not None:
-            self._arm_slot(admission.key, found.variants, admission, found)
-
-    def _arm_slot(self, key: str, stored: Stored | None, admission: Admission, found: Found) -> None:
-        slot = self.peek(key) if self.peek is not None else None
-        if slot is None or slot.stored is not stored or stored is None:
-            return
-        if isinstance(stored, Entry) and type(stored.body) is not bytes:
-            return  # the hit path opens no files
-        shift, stamp, rules = self.clock.shift, admission.stamp, admission.rules
-        found.follower.judged_at(slot, found.mark)
-        is_armed = slot.ready is None or getattr(slot.ready, "shift", shift) == shift
-        if slot.stamp is stamp and is_armed and not (found.early and stored is found.entry):
-            return
-        if isinstance(stored, Variants):
-            slot.ready = ReadyVariants(stored.key, admission.plan.selectors_of(stored.fields), rules)
-        else:
-            passes = cookie_pass(admission.plan.cookies, stored.terms)
-            until = _until_of(slot)
-            if stored.terms.cost and admission.plan.early_refresh:
-                until = min(until, self._ends_early(slot, admission, found, stored))
-            count = self.observer.counter_of(stored.key, admission.plan.label)
-            slot.hot = COLD
-            trust = self._trusts[found.follower]
-            slot.ready = self._readies.of(stored.terms, passes, shift, rules, count, trust, until)
-        slot.stamp = stamp
+            self._arming.arm(admission.key, found.variants, admission, found)
 
     def rearm(self, slot: Slot, stamp: object) -> bool:
         """Whether an armed slot is still valid although the journal moved; then it is armed anew.
@@ -514,7 +411,7 @@ class Engine:
             if not follower.store.set(key, entry, entry.keep_until, token):
                 return self._why_refused(entry, key, follower), entry
             if entry.terms.varying:
-                known = self._note_variant(entry, key, follower.store)
+                known = self.records.note(entry, key, follower.store)
                 if CODING_FIELD in entry.terms.varying:
                     self.forms.drop(key, known, follower.store)
             return _STORED, entry
@@ -526,29 +423,6 @@ class Engine:
         (newer,), _ = follower.get([key])
         raced = follower.verdict(entry) is Verdict.HARD or isinstance(newer, Entry)
         return Reason.NOT_STORED_RACED if raced else Reason.NOT_STORED_STORE
-
-    def _note_variant(self, entry: Entry, key: str, store: Store) -> Sequence[str]:
-        """Write the record of varying fields; the oldest variants go where there are too many.
-
-        Returns the variants that it named before.
-        """
-        with self._variants_lock:
-            (stored,), _ = store.get([entry.key])
-            record = stored if isinstance(stored, Variants) else None
-            keys = record.variants if record is not None else ()
-            if record is not None and _is_noted(record, key, entry):
-                return keys
-            known, keys = keys, (*[old for old in keys if old != key], key)
-            dropped, kept = keys[: -self.settings.max_variants], keys[-self.settings.max_variants :]
-            if CODING_FIELD in entry.terms.varying:
-                dropped, kept = _with_forms(keys, self.settings.max_variants)
-            keep_until = max(entry.keep_until, record.keep_until if record is not None else 0.0)
-            updated = Variants(entry.key, entry.terms.varying, kept, keep_until)
-            store.set(entry.key, updated, keep_until)
-        for old in dropped:
-            self.observer.variants_dropped.add()
-            store.delete(old)
-        return known
 
     def forget(self, found: Found, entry: Entry | None = None) -> None:
         """Take an entry out of the store: it is not to be used any more."""
@@ -651,18 +525,6 @@ def _after_fork() -> None:
 in_child(_after_fork)
 
 
-def _until_of(slot: Any) -> float:
-    """The instant at which what a slot holds is too old, whatever its lifetime: a near tier's copies are."""
-    until: float = getattr(slot, "until", float("inf"))
-    return until
-
-
-def place(entry: Entry) -> str:
-    """The key that an entry is stored under."""
-    varying = entry.terms.varying
-    return variant_key(entry.key, varying, entry.values) if varying else entry.key
-
-
 _LISTEN: Final = 1.0
 """Seconds between two looks for switches by requests that bypass the store."""
 
@@ -670,89 +532,5 @@ _NOTHING_THERE: Final = frozenset({Reason.MISS_RULES, Reason.MISS_PURGED, Reason
 """What is found is not this request's, so a visitor bypasses the cache as with an empty place."""
 
 
-def _is_noted(record: Variants, key: str, entry: Entry) -> bool:
-    """Whether a record of varying fields already leads to a variant for as long as it lives."""
-    return (
-        key in record.variants
-        and record.fields == entry.terms.varying
-        and record.keep_until >= entry.keep_until
-    )
-
-
-def _with_forms(keys: tuple[str, ...], limit: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The variants that are too many, and those that stay, where a page and its forms count as one."""
-    pages = set(list(dict.fromkeys([page_of(key) for key in reversed(keys)]))[:limit])
-    stay = tuple([key for key in keys if page_of(key) in pages])
-    return tuple([key for key in keys if page_of(key) not in pages]), stay
-
-
-def _page_or_form(found: Found, key: str, page: Stored | None, form: Stored | None) -> Entry | None:
-    """Which of the two may answer: the form, if it was made of this very page or that is gone."""
-    plain = page if isinstance(page, Entry) else None
-    if not isinstance(form, Entry) or (plain is not None and not is_form_of(form, plain)):
-        return plain
-    found.form = key, plain
-    return form
-
-
 def _is_gone(stored: Stored, now: float) -> bool:
     return isinstance(stored, Entry) and stored.fresh_until <= now and stored.keep_until <= now
-
-
-def _store_options(settings: Settings) -> StoreOptions:
-    return StoreOptions(
-        max_bytes=settings.max_bytes,
-        timeout=settings.store_timeout,
-        memo_bytes=settings.memo_bytes if settings.near is None else 0,  # the near tier holds them decoded
-        signing_keys=tuple([key.encode() for key in settings.signing_keys]),
-        spool_max_bytes=settings.spool_max_bytes,
-        spool_dir=settings.spool_dir,
-    )
-
-
-def _store_from(settings: Settings) -> Store:
-    store = _opened(settings)
-    if settings.near is None:
-        return store
-    if not getattr(store, "shared", False):
-        raise OptionError(
-            f"near = {settings.near}: a near tier stands in front of a store that workers share, such as "
-            f"redis://; store = {settings.store!r} is in this process's memory already, so leave near out"
-        )
-    wall = settings.clock
-    try:
-        return near_store(
-            store,
-            settings.near,
-            bound=settings.near_bound,
-            max_age=settings.near_max_age,
-            clock=time.time if wall is None else wall,
-            steady=time.monotonic if wall is None else wall,
-        )
-    except ValueError as error:
-        raise OptionError(f"near: {error}") from None
-
-
-def _opened(settings: Settings) -> Store:
-    given = settings.store
-    if isinstance(given, str):
-        try:
-            return open_store(given, _store_options(settings))
-        except ValueError as error:
-            raise OptionError(f"store: {error}") from None
-    if isinstance(given, type) or not isinstance(given, Store):
-        raise OptionError(
-            f"store = {given!r} is no store; give a URL such as memory:// or an object with the methods "
-            "of wsgicache.Store"
-        )
-    if settings.spool_dir is not None:
-        raise OptionError(
-            "spool_dir is for a store that is opened by its URL; this one was made before: give it to the "
-            "store itself"
-        )
-    if settings.signing_keys:
-        raise OptionError(
-            "signing_keys are for a store that is opened by its URL; this one was made before: give them to "
-            "the store itself"
-        )
-    return given

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from .capture import App, Environ, StartResponse
 from .encode import page_tags
-from .engine import Found
 from .facts import CERTIFICATES
+from .found import Found
 from .hints import IGNORE
 from .key import CODING_FIELD, COOKIE_FIELD, environ_name, plain_target, raw_extra
 from .policy import Admission

@@ -12,10 +12,11 @@ from werkzeug.test import create_environ
 
 from .early import usual_lead
 from .encode import coding_of
-from .engine import Engine, Found
+from .engine import Engine
 from .entry import Entry
 from .facts import Facts
 from .fields import is_token
+from .found import Found
 from .key import parse_url, split_key, varying_values
 from .outcome import Reason
 from .policy import Admission

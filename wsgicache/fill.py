@@ -16,9 +16,10 @@ from .collapse import PENDING, Flight
 from .conditional import COOKIES, as_304, may_freshen, merge_304, not_modified
 from .early import cost_of, shortened
 from .encode import client_has_form, coding_of, is_form, long_enough, with_tag, with_vary, without_vary
-from .engine import Engine, Found
+from .engine import Engine
 from .entry import Entry, Headers, Terms, intern_terms
 from .fields import http_date, parse_etag
+from .found import Found
 from .head import Head
 from .hints import IGNORE, Hints
 from .journal import Verdict

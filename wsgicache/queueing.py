@@ -7,9 +7,10 @@ from time import perf_counter, sleep
 from typing import Final
 
 from .collapse import LEAD, Boarding, Flight, State
-from .engine import Engine, Found
+from .engine import Engine
 from .entry import Entry
 from .fill import stale_usable
+from .found import Found
 from .leases import pauses
 from .outcome import Reason
 from .policy import Admission, judge

@@ -22,13 +22,14 @@ from .capture import (
     for_client,
 )
 from .collapse import Boarding, Flight
-from .engine import Engine, Found, place
+from .engine import Engine
 from .entry import Entry, Headers
 from .environs import SAYS_NOTHING, changed, changes_for, knowing_no_forms, refresh_environ
 from .facts import CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill
 from .forks import check as check_for_fork
 from .forms import can_be_coded
+from .found import Found, place
 from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .outcome import Outcome, Reason

@@ -425,7 +425,7 @@ def stale_is_fresh(monkeypatch):
 
 def variants_are_mixed(monkeypatch):
     """The values of varying fields are left out of the key."""
-    monkeypatch.setattr("wsgicache.engine.variant_key", lambda base, fields, values: base + "\1x")
+    monkeypatch.setattr("wsgicache.found.variant_key", lambda base, fields, values: base + "\1x")
     monkeypatch.setattr("wsgicache.policy.varying_values", lambda fields, value_of: ())
     monkeypatch.setattr("wsgicache.ready.select_variant", lambda base, chosen, get: base + "\1x")
 

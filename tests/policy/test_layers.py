@@ -39,7 +39,8 @@ LAYERS = {
     ],
     "3 engine": [
         "clock", "collapse", "leases", "background", "observe", "follow", "owed", "savings", "sharing",
-        "history", "switches", "forms", "engine", "fill", "queueing", "config", "explain", "purge",
+        "history", "switches", "found", "forms", "records", "arming",
+        "opening", "engine", "fill", "queueing", "config", "explain", "purge",
         "inventory", "warm", "checks",
     ],
     "4 adapter": ["sending", "behind", "capture", "environs", "wsgi"],

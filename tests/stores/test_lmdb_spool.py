@@ -10,7 +10,7 @@ from lmdb_helpers import counts_agree, entry, open_lmdb
 from test_spool import child
 
 from wsgicache.codec import DecodeError, decode, encode
-from wsgicache.engine import place
+from wsgicache.found import place
 from wsgicache.stores.lmdbpages import files_of
 
 sys.path.append(str(Path(__file__).parents[1] / "wsgi"))

@@ -39,7 +39,7 @@ HOOKS = {
     "make_entry": "wsgicache.fill.make_entry",
     "with_etag": "wsgicache.engine.with_etag",
     "merge_304": "wsgicache.fill.merge_304",
-    "cookie_pass": "wsgicache.engine.cookie_pass",
+    "cookie_pass": "wsgicache.arming.cookie_pass",
     "invalidations": "wsgicache.engine.invalidations",
     **{
         f"Fill.{name}": (Fill, name)
@@ -53,9 +53,11 @@ HOOKS = {
         f"engine.{name}": ("engine", name)
         for name in (
             "admit", "look_up", "verdict", "covered", "keep", "forget", "revoke", "invalidate", "append",
-            "_find", "_sealed", "_arm", "_note_variant", "land", "release", "fail", "token_for",
+            "_find", "_sealed", "_arm", "land", "release", "fail", "token_for",
         )
     },
+    "arming.arm": ("engine._arming", "arm"),
+    "records.note": ("engine.records", "note"),
     **{f"follower.{name}": (Follower, name) for name in ("get", "follow", "follow_now", "verdict", "covers")},
     **{
         f"collapse.{name}": (Collapse, name)

@@ -6,8 +6,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from ..engine import Engine, place
+from ..engine import Engine
 from ..entry import Entry
+from ..found import place
 from ..inventory import FRESH, SOFT_PURGED, STALE
 from ..journal import Verdict
 from ..key import parse_url, split_key
