@@ -10,12 +10,12 @@ from werkzeug.wrappers import Response
 
 from .admin.endpoint import Endpoint
 from .admin.guard import Guard
-from .capture import App, Environ, StartResponse
 from .config import configure
 from .engine import Engine
 from .explain import Explanation, explain
 from .follow import Follower
 from .options import OptionError, Settings
+from .passing import App, Environ, StartResponse
 from .purge import Purges, QueryForms
 from .rules import Rule, RuleSet
 from .stores import Store

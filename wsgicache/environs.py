@@ -9,12 +9,12 @@ import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .capture import App, Environ, StartResponse
 from .encode import page_tags
 from .facts import CERTIFICATES
 from .found import Found
 from .hints import IGNORE
 from .key import CODING_FIELD, COOKIE_FIELD, environ_name, plain_target, raw_extra
+from .passing import App, Environ, StartResponse
 from .policy import Admission
 
 

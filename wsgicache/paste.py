@@ -6,9 +6,9 @@ import configparser
 from collections.abc import Callable, Iterable, Mapping
 
 from .cache import WSGICache
-from .capture import App
 from .config import from_ini
 from .options import OptionError, Settings
+from .passing import App
 from .rules import Rule
 
 

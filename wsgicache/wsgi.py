@@ -9,18 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from .answer import Answer, answer
-from .capture import (
-    App,
-    Bodiless,
-    Capture,
-    Closing,
-    Environ,
-    Header,
-    HeadOnly,
-    StartResponse,
-    bodiless,
-    for_client,
-)
+from .capture import Bodiless, Capture
 from .collapse import Boarding, Flight
 from .engine import Engine
 from .entry import Entry, Headers
@@ -33,6 +22,7 @@ from .found import Found, place
 from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
 from .outcome import Outcome, Reason
+from .passing import App, Closing, Environ, Header, HeadOnly, StartResponse, bodiless, for_client
 from .policy import Admission, invalidates, is_unsafe, request_directives
 from .queueing import Queue, groups_of
 from .ready import AGES, COLD, HIT_LINES

@@ -43,7 +43,7 @@ LAYERS = {
         "opening", "engine", "fill", "queueing", "config", "explain", "purge",
         "inventory", "warm", "checks",
     ],
-    "4 adapter": ["sending", "behind", "capture", "environs", "wsgi"],
+    "4 adapter": ["passing", "sending", "behind", "capture", "environs", "wsgi"],
     "5 faces": [
         "admin", "admin.guard", "admin.endpoint", "admin.dashboard", "admin.pages", "admin.overview",
         "admin.entries", "admin.figures", "admin.plots", "admin.session", "cache", "client", "metrics",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from flask import Flask, current_app, g, has_request_context, request
 
 from ..cache import WSGICache
-from ..capture import Environ, Header, StartResponse
 from ..explain import Explanation
 from ..hints import HINTS, Hints
+from ..passing import Environ, Header, StartResponse
 from ..purge import Purged
 from .arguments import signature_of
 from .commands import commands
