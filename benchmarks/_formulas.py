@@ -15,6 +15,9 @@ LIMIT = 65_536
 BEATS = 3
 """Marks that a near tier reads within its bound."""
 
+PAUSE = 0.025
+"""Seconds between two beats of a near tier that messages cause, but for the first two."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -146,9 +149,15 @@ def rates(site: Site) -> Rates:
 
 
 def _heard(site: Site) -> float:
-    """Beats of a worker that messages cause: one for each purge, but those that come during one are one."""
-    lasts = 2 * site.buckets * site.round_trip
-    return site.purges if site.purges * lasts < 1 else 1 / lasts
+    """Beats of a worker that messages cause: one for each purge, but those that come within the pause, or
+    while a beat lasts, are one."""
+    return heard(site.purges, max(PAUSE, 2 * site.buckets * site.round_trip))
+
+
+def heard(purges: float, pause: float) -> float:
+    """How often a second something is done once for all that came since, where a pause lies between: it lasts
+    for the pause, and on until one comes where none came meanwhile."""
+    return 1 / (pause + math.exp(-purges * pause) / purges) if purges else 0.0
 
 
 def _share(one: float, other: float) -> float:

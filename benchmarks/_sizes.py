@@ -11,10 +11,12 @@ from pathlib import Path
 from _counts import Costs, expected
 from _formulas import (
     LIMIT,
+    PAUSE,
     Pages,
     Rates,
     Site,
     after_cold,
+    heard,
     held,
     history,
     known_share,
@@ -214,7 +216,7 @@ def purge_table() -> Rows:
 def _beat_us(site: Site, purges: float, *, near: bool) -> float:
     """Time that a worker spends on asking for the journal, µs a second."""
     each = site.requests / site.workers
-    told_beats = site.buckets * min(purges, 1 / (2 * site.buckets * site.round_trip))
+    told_beats = site.buckets * heard(purges, max(PAUSE, 2 * site.buckets * site.round_trip))
     asks = told_beats if near else each * purges / (purges + each / site.buckets)
     return asks * WORKER_BEAT_US
 

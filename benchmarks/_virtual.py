@@ -21,7 +21,9 @@ from _formulas import Site, zipf
 from wsgicache import WSGICache
 from wsgicache.entry import Stored
 from wsgicache.journal import Kind, Mark, Purge, Snapshot
+from wsgicache.stores.heartbeat import AT_ONCE, PAUSE
 from wsgicache.stores.near import near_store
+from wsgicache.stores.pace import Pace
 from wsgicache.testing import FakeClock, SharedServer, SharedStore, make_environ
 
 HEARD_AFTER = 0.001
@@ -123,6 +125,9 @@ class VirtualSite:
         self._order = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self.workers = [self._worker() for _ in range(site.workers)]
+        self._paces = [Pace(PAUSE, AT_ONCE) for _ in self.workers]
+        self._told: set[int] = set()
+        """Workers that wait for the turn of the beat that a message causes."""
         self._purges = 0
         if site.purges:
             self._at(self._dice.expovariate(site.purges), self._purge)
@@ -172,9 +177,16 @@ class VirtualSite:
 
     def _beat(self, number: int) -> None:
         self._at(self.site.bound / 3, lambda: self._beat(number))
-        self._heard(number)
+        self._follow(number)
 
     def _heard(self, number: int) -> None:
+        """A message arrives: a beat when it may be, for all that have arrived by then."""
+        if number not in self._told:
+            self._told.add(number)
+            self._at(self._paces[number].turn(self.clock()), lambda: self._follow(number))
+
+    def _follow(self, number: int) -> None:
+        self._told.discard(number)
         self._calls["beats"] += 1
         store: Any = self.workers[number].store
         store._heartbeat.beat()

@@ -32,7 +32,7 @@ LAYERS = {
         "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
         "stores.lmdb", "stores.lmdbentries", "stores.lmdbfile", "stores.lmdbhandle", "stores.lmdbjournal",
         "stores.lmdbpages", "stores.lmdbrecords", "stores.lmdbroom",
-        "stores.near", "stores.copies", "stores.heartbeat", "stores.rollcall", "stores.steps",
+        "stores.near", "stores.copies", "stores.heartbeat", "stores.pace", "stores.rollcall", "stores.steps",
         "stores.values", "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",
         "stores.lookonly", "stores.advice", "stores.redisadvice", "stores.lmdbadvice",
         "stores.memcachedadvice",

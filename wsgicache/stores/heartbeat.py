@@ -1,9 +1,9 @@
 """What keeps a near tier true: one thread per process that follows the journal, another that hears of purges.
 
 The first reads the marks of all parts of a store a few times within the bound, and at once when the second
-says so. A part trusts its copies for the bound, counted from the instant at which a mark was asked for, so it
-does not matter whether a message was lost, a connection broke, or this thread got no turn: then trust runs
-out by itself.
+says so; where purges come thick and fast, those of a moment together. A part trusts its copies for the bound,
+counted from the instant at which a mark was asked for, so it does not matter whether a message was lost, a
+connection broke, or this thread got no turn: then trust runs out by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from ..forks import will_fork
 from ..journal import new_id
 from . import Store, StoreError
+from .pace import Pace
 from .rollcall import Post, announce, answer, has_roll
 
 log: Final = logging.getLogger("wsgicache")
@@ -26,6 +27,15 @@ BEATS: Final = 3
 
 STANDING: Final = 3
 """An entry in the register stands for so many times the bound, and is renewed after one."""
+
+PAUSE: Final = 0.025
+"""Seconds between two beats that messages cause: each asks the store, in every process that hears them."""
+
+AT_ONCE: Final = 2
+"""Beats that need not wait for that: for a purge after a quiet time, and for who waits for everybody then."""
+
+_SHORTEST: Final = 20
+"""The pause is no longer than the bound divided by this."""
 
 _PATIENCE: Final = 2.0
 """Seconds that `stop` waits for the thread, which may be waiting for the store."""
@@ -76,6 +86,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._pace = Pace(min(PAUSE, self.bound / _SHORTEST), AT_ONCE)
 
     def add(self, part: Part) -> None:
         """Keep this true as well."""
@@ -128,11 +139,12 @@ class Heartbeat:
             pass  # it goes by itself
 
     def _run(self) -> None:
-        post = self.post
+        arrived = self.post.arrived
         while not self._stopped.is_set() and self._living():
-            post.arrived.clear()  # before the mark is read: what comes later is followed once more
+            arrived.clear()  # before the mark is read: what comes later is followed once more
             self.beat()
-            post.arrived.wait(self.bound / BEATS)
+            if arrived.wait(self.bound / BEATS):  # what comes until its turn is followed by one beat
+                self._stopped.wait(self._pace.turn(self._steady()))
         self._stopped.set()  # the other thread too
 
     def _living(self) -> list[Part]:
