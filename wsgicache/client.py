@@ -146,7 +146,7 @@ class ClientRules:
 
     def _append(self, purges: Sequence[Purge]) -> None:
         now = time.time()
-        everywhere(self._journals, lambda journal: journal.append(purges, now))
+        everywhere(self._journals, lambda journal: journal.append(purges, now))  # switches concern all
 
 
 def _open(store: str | Store, options: StoreOptions) -> Store:

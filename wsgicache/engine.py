@@ -16,7 +16,7 @@ from .clock import Clock
 from .collapse import LANDED, Collapse, Flight, MissMarkers
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
-from .follow import Follower, Look, everywhere
+from .follow import Follower, Look, everywhere, shares
 from .forks import in_child
 from .forms import Forms
 from .found import Found, page_or_form, place
@@ -464,13 +464,14 @@ class Engine:
     def append(self, purges: Sequence[Purge]) -> None:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
         now = self.clock.wall()
-        everywhere(self.followers, lambda follower: follower.append(purges, now))
+        concerned = shares(self.store, self.followers, purges)
+        everywhere(concerned, lambda share: share.follower.append(share.purges, now))
 
     def _append_if_up(self, purges: Sequence[Purge]) -> None:
         """The same, unless the store is not to be asked now: to append asks it even then, and each request
         that looks something up would wait for that in turn."""
-        for follower in self.followers:
-            follower.store.mark_of("")
+        for share in shares(self.store, self.followers, purges):
+            share.follower.store.mark_of("")
         self.append(purges)
 
     def invalidate(self, admission: Admission, head: Head) -> None:

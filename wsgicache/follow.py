@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from .codec import decode_mark, encode_mark
 from .entry import Entry, Stored
-from .journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, short
+from .journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, portions, short
 from .ready import ALWAYS, Trust
 from .stores import Store
 from .stores.memo import MemoSlot
@@ -20,6 +20,7 @@ from .stores.sieve import Slot
 
 Look = Callable[[str], Slot | None]
 T = TypeVar("T")
+J = TypeVar("J")
 
 
 class Follower:
@@ -138,17 +139,30 @@ class Follower:
         return [self._index.last(purge) for purge in purges]
 
 
-def everywhere(followers: Iterable[Follower], write: Callable[[Follower], T]) -> list[T]:
-    """Write to every journal, also where another did not take it: what is purged there is purged.
+class Share(NamedTuple):
+    """What one journal is to take of some purges."""
+
+    follower: Follower
+    purges: Sequence[Purge]
+
+
+def shares(store: Store, followers: Sequence[Follower], purges: Iterable[Purge]) -> list[Share]:
+    """The journals of a store that some purges concern, in their order, and what each is to take."""
+    taken = portions(purges, len(followers), getattr(store, "part_of_path", None))
+    return [Share(follower, portion) for follower, portion in zip(followers, taken, strict=True) if portion]
+
+
+def everywhere(journals: Iterable[J], write: Callable[[J], T]) -> list[T]:
+    """Write to each journal, also where another did not take it: what is purged there is purged.
 
     Raises:
         StoreError: the first that did not take it.
     """
     written: list[T] = []
     failures: list[Exception] = []
-    for follower in followers:
+    for journal in journals:
         try:
-            written.append(write(follower))
+            written.append(write(journal))
         except Exception as error:
             failures.append(error)
     if failures:

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from hashlib import blake2b
 from itertools import takewhile
 from typing import Final, NamedTuple
 
-from .key import Parts, group_targets, prefix_targets, split_key, url_targets
+from .key import Parts, group_targets, prefix_targets, split_key, target_path, url_targets
 
 _FORGET_EVERY: Final = 4096
 """How far the floor rises before an index drops what lies below it: rarely enough to cost nothing."""
@@ -98,6 +98,25 @@ def short(target: str) -> str:
     if len(target) <= 256:
         return target
     return "#" + blake2b(target.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+
+
+def portions(
+    purges: Iterable[Purge], journals: int, part_of_path: Callable[[str], int] | None
+) -> list[list[Purge]]:
+    """What each of several journals is to take of some purges, in their order.
+
+    Of a URL only the journal that everything under its path belongs to; of what may cover any path, all.
+
+    Args:
+        journals: how many there are.
+        part_of_path: the number of a path's journal; None: what belongs to which journal is not known.
+    """
+    taken: list[list[Purge]] = [[] for _ in range(journals)]
+    for purge in purges:
+        path = target_path(purge.target) if purge.kind is Kind.URL and part_of_path is not None else None
+        for portion in taken if path is None or part_of_path is None else (taken[part_of_path(path)],):
+            portion.append(purge)
+    return taken
 
 
 class Journal:

@@ -238,6 +238,17 @@ def target_of(key: str) -> str:
     return url_targets(split_key(key))[-1]
 
 
+def target_path(target: str) -> str | None:
+    """The path of all keys that a URL target covers; None where it does not tell, as a digest does not.
+
+    What somebody purges may hold what no key does, such as `\\0` in a path; then it covers nothing anyway.
+    """
+    pieces = target[1:].split("\0", 2)
+    if target[:1] in ("p", "q"):
+        return pieces[0]
+    return pieces[1] if target[:1] in ("o", "u") and len(pieces) > 1 else None
+
+
 def prefix_targets(parts: Parts) -> list[str]:
     """Every prefix target that covers a key: each ancestor of the path, anywhere or on its origin."""
     origin = parts.origin

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .entry import Entry
-from .follow import Follower, everywhere
+from .follow import Follower, Share, everywhere, shares
 from .inventory import Inventory
 from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict, short
 from .key import group_target, parse_url, path_target, prefix_target, url_target
@@ -17,11 +17,12 @@ from .stores.rollcall import settle
 
 
 class Reach(NamedTuple):
-    """A purge in one journal: the store, its mark afterwards, the numbers of the last purges of the same, or
-    None where the store did not tell."""
+    """Purges in one journal: the store, its mark afterwards, what was written there, the numbers of the last
+    purges of the same, or None where the store did not tell."""
 
     store: Store
     mark: Mark
+    purges: Sequence[Purge]
     earlier: Sequence[int] | None
 
 
@@ -30,7 +31,7 @@ class Purged:
 
     Attributes:
         purges: what was written to the journal.
-        mark: the journal's mark afterwards; the first journal's, where the store has several.
+        mark: the journal's mark afterwards; that of the first one concerned, where the store has several.
     """
 
     def __init__(
@@ -76,21 +77,21 @@ class Purged:
 
     def _entries(self, reach: Reach) -> Iterator[Entry]:
         mark = reach.mark
-        first = mark.seq - len(self.purges) + 1
+        first = mark.seq - len(reach.purges) + 1
         snapshot = reach.store.purges_since(None)
         older = [record for record in snapshot.records if record.seq < first]
         older += [
-            _record(purge, seq, mark) for purge, seq in zip(self.purges, reach.earlier or (), strict=False)
+            _record(purge, seq, mark) for purge, seq in zip(reach.purges, reach.earlier or (), strict=False)
         ]
-        yield from _reached(reach, self.purges, older)
+        yield from _reached(reach, older)
 
     def __repr__(self) -> str:
         return f"Purged({', '.join([f'{purge.kind.value} {_told(purge)}'.strip() for purge in self.purges])})"
 
 
-def _reached(reach: Reach, purges: Sequence[Purge], older: list[Record]) -> Iterator[Entry]:
+def _reached(reach: Reach, older: list[Record]) -> Iterator[Entry]:
     """The entries that purges cover and older ones do not: of soft purges, not softly either."""
-    mark = reach.mark
+    mark, purges = reach.mark, reach.purges
     before = _index(mark, older)
     now = _index(mark, [_record(purge, mark.seq, mark) for purge in purges])
     spares = {Verdict.HARD, Verdict.SOFT} if all([purge.soft for purge in purges]) else {Verdict.HARD}
@@ -108,6 +109,10 @@ def _hardened(snapshot: Snapshot, purges: Sequence[Purge]) -> list[Record]:
         record._replace(soft=False) if Purge(record.kind, record.target, record.soft) in same else record
         for record in snapshot.records
     ]
+
+
+def _cleared(store: Store) -> Reach:
+    return Reach(store, store.clear(), (), ())
 
 
 def _told(purge: Purge) -> str:
@@ -215,7 +220,7 @@ class Purges(ABC):
             return self._purge([Purge(Kind.ALL, "", soft=True)], wait)
         followers = self._followers()
         counts = [_count(follower) for follower in followers]
-        reached = everywhere(followers, lambda follower: Reach(follower.store, follower.store.clear(), ()))
+        reached = everywhere(followers, lambda follower: _cleared(follower.store))
         self._settle(wait)
         counted = sum([count or 0 for count in counts]) if None not in counts else None
         return Purged((Purge(Kind.ALL, ""),), reached, counted=counted, forgotten=True)
@@ -245,10 +250,11 @@ class Purges(ABC):
         purges += [Purge(Kind.PREFIX, prefix_target(prefix), soft) for prefix in prefixes]
         purges += [Purge(Kind.GROUP, group_target(group), soft) for group in groups]
         purges += [Purge(Kind.ALL, "", soft)] if everything else []
-        for follower in self._followers():
+        for follower, concerning in shares(self.store, self._followers(), purges):
             snapshot = follower.store.purges_since(None)
-            reach = Reach(follower.store, snapshot.mark._replace(seq=snapshot.mark.seq + 1), ())
-            yield from _reached(reach, purges, _hardened(snapshot, purges))
+            mark = snapshot.mark._replace(seq=snapshot.mark.seq + 1)
+            reach = Reach(follower.store, mark, concerning, ())
+            yield from _reached(reach, _hardened(snapshot, concerning))
 
     def _targets(self, url: str) -> list[str]:
         """A URL's targets: each rule keys its query in a form of its own, which is what a purge must name.
@@ -265,14 +271,15 @@ class Purges(ABC):
             raise ValueError("name at least one thing to purge")
         now = self._now()
 
-        def write(follower: Follower) -> Reach:
+        def write(share: Share) -> Reach:
+            follower = share.follower
             try:
-                earlier = follower.last(purges)
+                earlier = follower.last(share.purges)
             except StoreError:  # it may not be asked for a while, but for a purge it is
                 earlier = None
-            return Reach(follower.store, follower.append(purges, now), earlier)
+            return Reach(follower.store, follower.append(share.purges, now), share.purges, earlier)
 
-        reached = everywhere(self._followers(), write)
+        reached = everywhere(shares(self.store, self._followers(), purges), write)
         self._settle(wait)
         return Purged(tuple(purges), reached)
 

@@ -170,6 +170,12 @@ def break_fence(how):
         engine.Engine.keep = late
     elif how == "nobody is told":  # what is armed stays so
         NearStore._tell = lambda self: None
+    elif how == "another bucket":  # purges of URLs go where their pages are not
+        from wsgicache.stores.rediscluster import ClusterStore
+
+        part_of_path = ClusterStore.part_of_path
+        ClusterStore.part_of = lambda self, key: part_of_path(self, key.partition("\0")[0])
+        ClusterStore.part_of_path = lambda self, path: (part_of_path(self, path) + 1) % len(self.parts)
     elif how == "never judged":
         Follower.verdict = lambda self, entry: Verdict.VALID
     elif how == "never followed":

@@ -115,6 +115,11 @@ def test_a_broken_fence_is_seen_between_processes(tmp_path, store_url, broken):
     assert violations(Race(tmp_path, store_url, broken=broken).run(SCHEDULES))
 
 
+@pytest.mark.parametrize("store_url", ["cluster"], indirect=True)
+def test_a_purge_in_another_bucket_is_seen(tmp_path, store_url):
+    assert violations(Race(tmp_path, store_url, broken="another bucket").run(SCHEDULES))
+
+
 def test_threads_over_the_memory_store(tmp_path):
     race = Race(tmp_path, "memory://", workers=1, threads=6)
     check(race.run(SCHEDULES))

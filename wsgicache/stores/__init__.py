@@ -68,6 +68,8 @@ class Store(Protocol):
     - `trust`: an object whose `until` is the monotonic instant up to which slots may be served unconfirmed.
     - `watch(moved)`: have a bound method called whenever the journal has moved.
     - `parts` (stores) and `part_of(key) -> int`: a store that has several journals is several stores.
+    - `part_of_path(path) -> int`: the part that every key with this path belongs to (`wsgicache.key.Parts`),
+      for a store where that is so: a purge of a URL is then written to its journal alone.
     - `settle(timeout) -> bool`: return when every process that holds copies has followed the journal to here.
     - `spool`: a `wsgicache.stores.spool.Spool` that bodies too large for memory are written to; None where
       there are no files. An entry that `set` accepts may then have a `FileBody`, whose file stays as long as
@@ -78,7 +80,8 @@ class Store(Protocol):
     it sooner than by its reading the mark; all four, or the last three are not used:
 
     - `listen(poke, stop)`: wait for messages, in the caller's thread, until the event `stop` is set; call
-      `poke(text)` for each, and `poke("")` after each connecting. `append` sends one to all who listen.
+      `poke(text)` for each, and `poke("")` after each connecting. `append` sends one to all who listen;
+      `purge N` says that only the part of this number has moved.
     - `publish(text) -> int`: send a message to all who listen.
     - `attend(who, seconds)`: stand in a register of those who hold copies, for so long; 0 leaves it.
     - `attending() -> Sequence[str]`: who stands in it; nobody, where that cannot be known for certain.

@@ -139,28 +139,48 @@ class Heartbeat:
             pass  # it goes by itself
 
     def _run(self) -> None:
-        arrived = self.post.arrived
-        while not self._stopped.is_set() and self._living():
-            arrived.clear()  # before the mark is read: what comes later is followed once more
+        while self._goes_on():
+            self._read_post()  # before the marks are read: what comes later is followed once more
             self.beat()
-            if arrived.wait(self.bound / BEATS):  # what comes until its turn is followed by one beat
-                self._stopped.wait(self._pace.turn(self._steady()))
+            self._heed(self._steady() + self.bound / BEATS)
         self._stopped.set()  # the other thread too
 
-    def _living(self) -> list[Part]:
-        parts = [ref() for ref in self._parts]
+    def _goes_on(self) -> bool:
+        return not self._stopped.is_set() and bool(self._living())
+
+    def _heed(self, due: float) -> None:
+        """Follow what messages tell of until a beat of all parts is due, or one of them asks for that."""
+        arrived = self.post.arrived
+        while self._goes_on() and (left := due - self._steady()) > 0 and arrived.wait(left):
+            self._stopped.wait(self._pace.turn(self._steady()))  # what comes until then is followed together
+            moved = self._read_post()
+            if moved is None:
+                return
+            if moved:
+                self.beat(moved)
+
+    def _read_post(self) -> frozenset[int] | None:
+        self.post.arrived.clear()
+        return self.post.news()
+
+    def _living(self, only: frozenset[int] | None = None) -> list[Part]:
+        parts = [ref() for number, ref in enumerate(self._parts) if only is None or number in only]
         return [part for part in parts if part is not None]
 
     # --- one beat ----------------------------------------------------------------------------------
 
-    def beat(self) -> bool:
+    def beat(self, moved: frozenset[int] | None = None) -> bool:
         """Follow every journal to where it stands, then answer who called before.
+
+        Args:
+            moved: follow only the journals of these parts, by number, and answer nobody; None: all.
 
         Returns:
             Whether all that was done.
         """
-        calls = self.post.calls()  # before the marks are read
-        done = all([self._tried(job) for job in (self._stand, *[part.follow for part in self._living()])])
+        calls = [] if moved is not None else self.post.calls()  # before the marks are read
+        jobs = (self._stand, *[part.follow for part in self._living(moved)])
+        done = all([self._tried(job) for job in jobs])
         if not done or not all([self._tried(self._answer, call) for call in calls]):
             self.post.put_back(calls)
             return False

@@ -25,6 +25,7 @@ class LookOnly:
         if hasattr(store, "parts"):
             self.parts: Sequence[Store] = tuple([LookOnly(part) for part in store.parts])
             self.part_of = store.part_of  # type: ignore[attr-defined]
+            self.part_of_path = getattr(store, "part_of_path", None)
 
     def namespaced(self, namespace: str) -> LookOnly:
         """The part that belongs to a namespace, only looked at too."""

@@ -357,6 +357,7 @@ class NearParts(_Front):
         super().__init__(remote, terms, heartbeat, copies)
         self.parts: Final = tuple([NearStore(part, terms, heartbeat, copies) for part in remote.parts])
         self.part_of: Final[Callable[[str], int]] = remote.part_of
+        self.part_of_path: Final[Callable[[str], int] | None] = getattr(remote, "part_of_path", None)
 
     def _of(self, key: str) -> NearStore:
         return self.parts[self.part_of(key)]
@@ -389,7 +390,7 @@ class NearParts(_Front):
             self._copies.flush()
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
-        """Write purges to every journal."""
+        """Write purges to the journals that they concern."""
         return self._moving(lambda: self.remote.append(purges, at))
 
     def _moving(self, move: Callable[[], Mark]) -> Mark:

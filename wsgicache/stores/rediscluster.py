@@ -3,7 +3,7 @@
 An entry is judged by a mark that is read together with it, so both must live in one slot. One journal for all
 would make one server carry every request; so there are several, each under a hash tag of its own, chosen so
 that their slots lie evenly over the Cluster. A page, its variants and its record of varying fields share a
-bucket. A purge is written to all of them.
+bucket, chosen by the path. A purge of a URL is written to that one, any other to all of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from zlib import crc32
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ..entry import Stored
-from ..journal import Mark, Purge, Snapshot
+from ..journal import Kind, Mark, Purge, Snapshot, portions
 from . import StoreError, StoreOptions, shown
 from .advice import Advice
 from .memo import Memo, MemoSlot
 from .redis import RedisStore
 from .redisadvice import redis_advice
+from .redisjournal import PURGED, channel
 from .redislink import Line, Link
 from .redisnodes import Nodes
 from .redisscripts import Script
@@ -43,13 +44,26 @@ _OF_THE_SERVER: Final = (
 
 
 class Bucket(RedisStore):
-    """A part of a Cluster's store: what one hash tag holds."""
+    """A part of a Cluster's store: what one hash tag holds.
 
-    def __init__(self, nodes: Nodes, options: StoreOptions, namespace: str, tag: str, memo: Memo) -> None:
-        journal = nodes.address.journal
+    All parts tell of purges in one channel, that of the last: a Cluster's servers pass messages on.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        options: StoreOptions,
+        namespace: str,
+        tags: Sequence[str],
+        number: int,
+        memo: Memo,
+    ) -> None:
+        journal, tag = nodes.address.journal, tags[number]
         super().__init__(
             _Nowhere(nodes, self), options.memo_bytes, options.signing_keys, journal, namespace, tag, memo
         )
+        self._channel = channel(namespace, tags[-1])
+        self._number, self._is_last = number, number == len(tags) - 1
         self._nodes = nodes
         self.mend = options.mend
         self.slot = key_slot(tag.encode("ascii"))
@@ -58,6 +72,12 @@ class Bucket(RedisStore):
     def namespaced(self, namespace: str) -> RedisStore:
         """A bucket is a part of one namespace; ask the store for another."""
         raise NotImplementedError("ask the store that the bucket is a part of")
+
+    def _news(self, purges: Sequence[Purge]) -> str:
+        """That this part moved, where it may be the only one; else the last one tells, when all did."""
+        if all([purge.kind is Kind.URL for purge in purges]):
+            return f"{PURGED} {self._number}"
+        return PURGED if self._is_last else ""
 
     def _insist(self, script: Script, *args: bytes | str | int | float) -> Mark:
         """Once more where the bucket turns out to have moved to another server."""
@@ -121,7 +141,9 @@ class ClusterStore:
         self.peek = self._memo.peek
         """What this process has decoded of a key: no lock, no call into Python."""
         tags = bucket_tags(nodes.address.buckets)
-        self.parts: Final = tuple([Bucket(nodes, options, namespace, tag, self._memo) for tag in tags])
+        self.parts: Final = tuple([
+            Bucket(nodes, options, namespace, tags, number, self._memo) for number in range(len(tags))
+        ])  # fmt: skip
         self._count = len(self.parts)
         self._rooms: dict[str, ClusterStore] = {namespace: self}
         self._rooms_lock = threading.Lock()
@@ -138,7 +160,10 @@ class ClusterStore:
 
     def part_of(self, key: str) -> int:
         """The bucket of a key: by its path, which a page shares with its variants."""
-        path = key.partition("\0")[0].partition("\1")[0]
+        return self.part_of_path(key.partition("\0")[0].partition("\1")[0])
+
+    def part_of_path(self, path: str) -> int:
+        """The bucket of everything with a path, whatever the query, host, scheme and variant."""
         return crc32(path.encode("utf-8", "surrogatepass")) % self._count
 
     def _part(self, key: str) -> RedisStore:
@@ -176,24 +201,29 @@ class ClusterStore:
 
     def clear(self) -> Mark:
         """Begin a new epoch in every bucket; the mark of the first."""
-        return self._everywhere(lambda part: part.clear())
+        return self._each(range(self._count), lambda number: self.parts[number].clear())
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
-        """Write purges to the journal of every bucket; raises where one of them did not take them."""
-        purges = list(purges)
-        return self._everywhere(lambda part: part.append(purges, at))
+        """Write purges to the journals of the buckets that they concern; the mark of the first of these.
 
-    def _everywhere(self, write: Callable[[RedisStore], T]) -> T:
-        """In every bucket, whatever happens in the others; the first bucket's answer."""
+        Raises:
+            StoreError: one of them did not take them.
+        """
+        taken = portions(purges, self._count, self.part_of_path)
+        concerned = [number for number, portion in enumerate(taken) if portion] or [0]
+        return self._each(concerned, lambda number: self.parts[number].append(taken[number], at))
+
+    def _each(self, numbers: Sequence[int], write: Callable[[int], T]) -> T:
+        """In some buckets, whatever happens in the others; the answer of the first of them."""
         answers: list[T] = []
         errors: list[StoreError] = []
-        for part in self.parts:
+        for number in numbers:
             try:
-                answers.append(write(part))
+                answers.append(write(number))
             except StoreError as error:
                 errors.append(error)
         if errors:
-            raise StoreError(f"{len(errors)} of {self._count} buckets: {errors[0]}") from errors[0]
+            raise StoreError(f"{len(errors)} of {len(numbers)} buckets: {errors[0]}") from errors[0]
         return answers[0]
 
     def purges_since(self, mark: Mark | None) -> Snapshot:
@@ -224,10 +254,10 @@ class ClusterStore:
         """The counters that were added to."""
         return self.parts[0].counters()
 
-    # --- messages: of the last part, because what is written to all parts is written to it last -----
+    # --- messages: see `Bucket`; the register is beside the last part -------------------------------
 
     def listen(self, poke: Callable[[str], None], stop: threading.Event) -> None:
-        """Wait for messages; see `RedisStore.listen`. A purge is told of when all parts have it."""
+        """Wait for messages; see `RedisStore.listen`. A purge is told of when all concerned have it."""
         self.parts[-1].listen(poke, stop)
 
     def publish(self, payload: str) -> int:
@@ -250,7 +280,10 @@ class ClusterStore:
             yield from part.scan(prefix)
 
     def stats(self) -> Mapping[str, int]:
-        """See `RedisStore.stats`; numbers of a server that owns several buckets count once."""
+        """See `RedisStore.stats`; numbers of a server that owns several buckets count once.
+
+        `purges` counts what the journals hold together: a purge that goes to all buckets, once for each.
+        """
         total: dict[str, int] = {}
         links: set[Link] = set()
         for part in self.parts:
@@ -261,7 +294,6 @@ class ClusterStore:
             links.add(part.link)
         return {
             **total,
-            "purges": self.parts[0].stats()["purges"],
             "memo_entries": len(self._memo),
             "memo_bytes": self._memo.bytes,
         }

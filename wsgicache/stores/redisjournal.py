@@ -20,6 +20,19 @@ _AT_ONCE: Final = 500
 _PASSES: Final = 8
 _NOBODY: Final = (b"", None)
 
+PURGED: Final = "purge"
+"""What a message of a purge begins with."""
+
+
+def _prefix(namespace: str, tag: str) -> bytes:
+    tagged = f"{{{tag}}}:" if tag else ""
+    return f"wsgicache:{tagged}{wire_name(namespace)[:16]}:".encode("ascii")
+
+
+def channel(namespace: str, tag: str) -> bytes:
+    """Where messages of a journal are sent."""
+    return _prefix(namespace, tag) + b"events"
+
 
 class RedisJournal:
     """What is under the names of one namespace, and where its journal stands, as this process knows it.
@@ -39,14 +52,13 @@ class RedisJournal:
         self._name_keys(namespace, tag)
 
     def _name_keys(self, namespace: str, tag: str) -> None:
-        tagged = f"{{{tag}}}:" if tag else ""
-        prefix = f"wsgicache:{tagged}{wire_name(namespace)[:16]}:".encode("ascii")
+        prefix = _prefix(namespace, tag)
         self._mark_key = prefix + b"mark"
         self._journal_keys = (self._mark_key, prefix + b"order", prefix + b"records", prefix + b"nonces")
         self._meta_key, self._counters_key = prefix + b"meta", prefix + b"counters"
         self._tokens_key, self._lease_prefix = prefix + b"tokens", prefix + b"lease:"
         self._touched = (*self._journal_keys[1:], self._meta_key, self._counters_key)
-        self._channel = prefix + b"events"
+        self._channel = channel(namespace, tag)
         self._register_key = prefix + b"near"
         self._prefix = prefix + b"%d:" % FORMAT
         blank = b"*" * 32
@@ -107,9 +119,13 @@ class RedisJournal:
         while True:
             batch, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
             lines = [piece for purge in batch for piece in (encode_purge(purge), new_id())]
-            mark = self._insist(APPEND, self._limit, repr(float(at)), *lines)
+            mark = self._insist(APPEND, self._limit, repr(float(at)), self._news(batch), *lines)
             if not waiting:
                 return mark
+
+    def _news(self, purges: Sequence[Purge]) -> str:
+        """The message that tells who listens of purges; "": none."""
+        return PURGED
 
     def clear(self) -> Mark:
         """Begin a new epoch."""

@@ -92,9 +92,9 @@ return epoch .. ' ' .. whole(seq) .. ' ' .. nonce
 APPEND: Final = Script(
     _JOURNAL
     + f"""
--- ARGV 5, 6: targets to remember, wall clock; then a target and a nonce for each purge.
+-- ARGV 5-7: targets to remember, wall clock, a message or nothing; then a target and a nonce for each purge.
 local epoch, seq, nonce, floor = stand()
-for i = 7, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   redis.call('RPUSH', KEYS[4], nonce)
   seq, nonce = seq + 1, ARGV[i + 1]
   redis.call('ZADD', KEYS[2], whole(seq), ARGV[i])
@@ -108,7 +108,7 @@ for _ = 1, redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[5]) do
 end
 local mark = epoch .. ' ' .. whole(seq) .. ' ' .. nonce
 redis.call('SET', KEYS[1], mark)
-redis.call('PUBLISH', ARGV[4], 'purge')
+if ARGV[7] ~= '' then redis.call('PUBLISH', ARGV[4], ARGV[7]) end
 return mark
 """
 )

@@ -24,6 +24,7 @@ from . import Store, StoreError
 ANNOUNCED: Final = "near"
 """The name of the text beside the journal that holds the longest bound, seconds."""
 
+_PURGE: Final = "purge"
 _CALL: Final = "call"
 _HERE: Final = "here"
 _UNANSWERED: Final = 64
@@ -60,6 +61,8 @@ class Post:
         self.arrived: Final = threading.Event()
         self._calls: deque[str] = deque(maxlen=_UNANSWERED)
         self._rolls: dict[str, Roll] = {}
+        self._moved: set[int] = set()
+        self._unnamed = False
 
     def poke(self, payload: str = "") -> None:
         """A message came, or the connection for messages was made again ("")."""
@@ -72,7 +75,19 @@ class Post:
             return
         if word == _CALL:
             self._calls.append(rest)
+        if word == _PURGE and rest.isdecimal():
+            self._moved.add(int(rest))
+        else:
+            self._unnamed = True
         self.arrived.set()
+
+    def news(self) -> frozenset[int] | None:
+        """The parts that messages named since the last time; None: one of them meant the whole store."""
+        unnamed, self._unnamed = self._unnamed, False
+        moved: set[int] = set()
+        while self._moved:  # never replaced: another thread adds to it meanwhile
+            moved.add(self._moved.pop())
+        return None if unnamed else frozenset(moved)
 
     def calls(self) -> list[str]:
         """The calls that came in and are not answered; they are the caller's to answer now."""
