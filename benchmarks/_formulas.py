@@ -73,13 +73,15 @@ def history(site: Site) -> float:
     """Seconds until what is born now lies below the floor: what the journal remembers.
 
     Of several purges of one target it keeps the last, so it is the time in which more than L different ones
-    are purged: L/P where none is purged twice, never where there are no more than L at all.
+    are purged: L/P where none is purged twice, never where there are no more than L at all. Each bucket keeps
+    L of its own, and takes its share of the purges.
     """
-    if site.purges == 0 or site.catalogue <= site.journal:
+    kept = site.journal * site.buckets
+    if site.purges == 0 or site.catalogue <= kept:
         return math.inf
     if math.isinf(site.catalogue):
-        return site.journal / site.purges
-    return -site.catalogue / site.purges * math.log(1 - site.journal / site.catalogue)
+        return kept / site.purges
+    return -site.catalogue / site.purges * math.log(1 - kept / site.catalogue)
 
 
 def lifetime(site: Site, rank: int = 0) -> float:
@@ -137,26 +139,27 @@ def rates(site: Site) -> Rates:
     hits = site.requests - origin
     if not site.near:
         fetched = hits
-    each = site.requests / site.workers / site.buckets
-    moved = _share(site.purges, each)
     if site.near:
-        beats = site.workers * site.buckets * (BEATS / site.bound + _heard(site))
-        followed = site.workers * site.buckets * _heard(site)
-    else:
-        beats, followed = 0.0, site.requests * moved
-    records = site.purges * site.workers * site.buckets
+        followed = site.workers * moved(site, heard(site.purges, PAUSE))
+        beats = site.workers * site.buckets * BEATS / site.bound + followed
+    else:  # of both, a bucket has its share
+        beats, followed = 0.0, site.requests * _share(site.purges, site.requests / site.workers)
+    records = site.purges * site.workers
     return Rates(hits / site.requests, origin, hits - fetched, fetched, vain, followed, records, beats)
 
 
-def _heard(site: Site) -> float:
-    """Beats of a worker that messages cause: one for each purge, but those that come within the pause, or
-    while a beat lasts, are one."""
-    return heard(site.purges, max(PAUSE, 2 * site.buckets * site.round_trip))
+def moved(site: Site, beats: float) -> float:
+    """Buckets a second that so many beats of a worker find named by messages: of all purges since the last
+    beat, those that lie in different ones."""
+    others = 1 - 1 / site.buckets
+    return beats * site.buckets * (1 - others ** (site.purges / beats)) if beats else 0.0
 
 
 def heard(purges: float, pause: float) -> float:
-    """How often a second something is done once for all that came since, where a pause lies between: it lasts
-    for the pause, and on until one comes where none came meanwhile."""
+    """Beats of a worker that messages cause: one for each purge, but for all that come within the pause.
+
+    From one to the next it is the pause, and on until a purge comes where none came meanwhile.
+    """
     return 1 / (pause + math.exp(-purges * pause) / purges) if purges else 0.0
 
 

@@ -21,6 +21,7 @@ from _formulas import (
     history,
     known_share,
     lifetime,
+    moved,
     rates,
     spread,
 )
@@ -128,8 +129,8 @@ def size(site: Site, store: str) -> Size:
     journal = told.records * RECORD + pushed + told.beats * 100 + told.followed * 630
     server = (told.fetched + told.vain + told.beats) * MARK_US + told.origin * miss.trips * FOLLOW_US
     server += told.followed * FOLLOW_US + told.records * RECORD_US
-    server += site.purges * (site.buckets * PURGE_US + (site.workers * MESSAGE_US if site.near else 0))
-    purged = min(site.catalogue, site.journal) * site.buckets
+    server += site.purges * (PURGE_US + (site.workers * MESSAGE_US if site.near else 0))
+    purged = min(site.catalogue, site.journal * site.buckets)
     begin = purged * site.workers * (2 if site.near else 1) * RECORD_US / 1e6
     asked_within = site.max_age if site.near else site.ttl
     return Size(
@@ -205,7 +206,7 @@ def purge_table() -> Rows:
         for purges in RATES:
             one = size(replace(site, purges=purges), store)
             moved, cores = f"{(one.bodies + one.journal) / 1e6:,.0f}", one.server / 1e6
-            worker = _beat_us(site, purges, near=site.near) + site.buckets * purges * WORKER_RECORD_US
+            worker = _beat_us(site, purges, near=site.near) + purges * WORKER_RECORD_US
             wire = [moved, f"{cores / PRIMARIES[name]:,.2f}"] if PRIMARIES[name] else ["-", "-"]
             rows.append(
                 [f"{name}, {store}", f"{purges:,.0f}", f"{one.trips:,.0f}", *wire, f"{worker / 1e4:.1f} %"]
@@ -216,8 +217,8 @@ def purge_table() -> Rows:
 def _beat_us(site: Site, purges: float, *, near: bool) -> float:
     """Time that a worker spends on asking for the journal, µs a second."""
     each = site.requests / site.workers
-    told_beats = site.buckets * heard(purges, max(PAUSE, 2 * site.buckets * site.round_trip))
-    asks = told_beats if near else each * purges / (purges + each / site.buckets)
+    told = moved(replace(site, purges=purges), heard(purges, PAUSE))
+    asks = told if near else each * purges / (purges + each)
     return asks * WORKER_BEAT_US
 
 
@@ -228,7 +229,7 @@ def headroom() -> Rows:
         most = "-"
         if PRIMARIES[name]:
             most = f"{_most(partial(_load, site, store, PRIMARIES[name])):,.0f}"
-        rows.append([f"{name}, {store}", most, f"{site.journal / site.ttl:,.0f}"])
+        rows.append([f"{name}, {store}", most, f"{site.journal * site.buckets / site.ttl:,.0f}"])
     return ["", "purges/s that the servers bear", "history shorter than the lifetime from, purges/s"], rows
 
 
