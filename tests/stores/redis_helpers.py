@@ -85,8 +85,8 @@ class Clock:
 @contextmanager
 def fails(match=None):
     """The call raises StoreError."""
-    with pytest.raises(StoreError, match=match):
-        yield
+    with pytest.raises(StoreError, match=match) as told:
+        yield told
 
 
 def names(server):

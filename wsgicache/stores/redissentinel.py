@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import redis
 from redis.sentinel import (
+    MasterNotFoundError,
     Sentinel,
     SentinelConnectionPool,
     SentinelManagedConnection,
@@ -41,6 +42,22 @@ class _SSLConnection(Paced, SentinelManagedSSLConnection):
     """The same with TLS."""
 
 
+class _Sentinels(Sentinel):
+    """Those that know the primary. Where they do not, the error names each by its address."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """See `redis.sentinel.Sentinel`, whose error tells how each connection was configured."""
+        try:
+            address: tuple[str, int] = super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError as error:
+            told = str(error)
+            for asked in self.sentinels:
+                node = asked.connection_pool.connection_kwargs
+                told = told.replace(str(asked), f"{node['host']}:{node['port']}")
+            raise MasterNotFoundError(told) from None
+        return address
+
+
 class SentinelLink(Link):
     """The connections of this process to the primary that the Sentinels name."""
 
@@ -49,7 +66,9 @@ class SentinelLink(Link):
         asked = {name: value for name, value in options.items() if name not in address.login}
         if address.tls:
             asked["ssl"] = True
-        sentinel = Sentinel(address.nodes, sentinel_kwargs={**asked, **address.sentinel_login})
+        sentinel = _Sentinels(  # type: ignore[no-untyped-call]
+            address.nodes, sentinel_kwargs={**asked, **address.sentinel_login}
+        )
         made = _SSLConnection if address.tls else _Connection
         pool = SentinelConnectionPool(address.service, sentinel, connection_class=made, **options)
         super().__init__(address.name, pool.make_connection, address.timeout, address.connections)
