@@ -131,7 +131,7 @@ def size(site: Site, store: str) -> Size:
     server += told.followed * FOLLOW_US + told.records * RECORD_US
     server += site.purges * (PURGE_US + (site.workers * MESSAGE_US if site.near else 0))
     purged = min(site.catalogue, site.journal * site.buckets)
-    begin = purged * site.workers * (2 if site.near else 1) * RECORD_US / 1e6
+    begin = purged * site.workers * RECORD_US / 1e6
     asked_within = site.max_age if site.near else site.ttl
     return Size(
         told, trips, bodies, journal, server, site.pages * (BODY + ENTRY_BESIDE),

@@ -174,8 +174,7 @@ def troubles(quick: bool, seed: int) -> Iterator[tuple[str, Row]]:
     noise = 4 * math.sqrt(site.requests * 10) / 10
     usual = before.origin / before.seconds
     yield "all workers begin anew", Row("forwards/s, the next 10 s", usual, after.origin / 10, noise)
-    whole = 2.0 * site.workers  # the near tier, and the index of who stands behind it
-    yield "all workers begin anew", Row("whole journals", whole, float(after.calls["whole"]), 0.0)
+    yield "all workers begin anew", Row("whole journals", site.workers, float(after.calls["whole"]), 0.0)
     virtual.server.down = True
     first, rest = virtual.run(site.bound), virtual.run(20)
     yield (

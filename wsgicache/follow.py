@@ -48,6 +48,7 @@ class Follower:
         self.confirm: Final[Callable[[Any], bool] | None] = None if ask is None else self._confirmed
         """Whether the store still holds what an armed slot does, and it is valid; None: no need to ask."""
         self._ask: Final[Any] = ask
+        self._followed: Final[Callable[[], Snapshot | None] | None] = getattr(store, "followed", None)
         self._meta_changed = meta_changed
         self._stamp = stamp
         self._index = PurgeIndex()
@@ -77,8 +78,17 @@ class Follower:
         if self._index.mark == mark:
             return
         with self._lock:
-            if self._index.mark != mark:
+            if self._index.mark != mark and not self._begin():
                 self._take(self.store.purges_since(self._index.mark))
+
+    def _begin(self) -> bool:
+        """Take over what a near tier has followed, which is all there is; unless this has begun already."""
+        if self._index.mark is not None or self._followed is None:
+            return False
+        snapshot = self._followed()
+        if snapshot is not None:
+            self._take(snapshot)
+        return snapshot is not None
 
     def _take(self, snapshot: Snapshot) -> None:
         """Take over what the journal has; first what else it says has changed, then its mark."""
@@ -135,6 +145,7 @@ class Follower:
     def last(self, purges: Iterable[Purge]) -> list[int]:
         """The numbers of the last purges of the same targets, 0 where there were none."""
         with self._lock:
+            self._begin()
             self._take(self.store.purges_since(self._index.mark))
         return [self._index.last(purge) for purge in purges]
 

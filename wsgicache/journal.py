@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from hashlib import blake2b
 from itertools import takewhile
@@ -202,6 +202,18 @@ class PurgeIndex:
         self.mark = snapshot.mark
         return snapshot.mark
 
+    def whole(self) -> Snapshot | None:
+        """All of it, for another index to begin with; None where nothing was followed yet.
+
+        The records say nothing of when they were made. The caller keeps others from writing meanwhile.
+        """
+        if self.mark is None:
+            return None
+        state = self._state
+        records = [*state.hard.records(soft=False), *state.soft.records(soft=True)]
+        kept = sorted([record for record in records if record.seq > state.floor], key=lambda one: one.seq)
+        return Snapshot(self.mark, state.floor, kept, whole=True)
+
     def last(self, purge: Purge) -> int:
         """The number of the last purge of the same target, 0 where there was none."""
         book = self._state.soft if purge.soft else self._state.hard
@@ -247,6 +259,13 @@ class _Book:
         if kind is Kind.URL:
             return self.urls
         return self.prefixes if kind is Kind.PREFIX else self.groups
+
+    def records(self, *, soft: bool) -> Iterator[Record]:
+        if self.all:
+            yield Record(self.all, Kind.ALL, "", soft, 0.0, "")
+        for kind in (Kind.URL, Kind.PREFIX, Kind.GROUP):
+            for target, seq in self._of(kind).items():
+                yield Record(seq, kind, target, soft, 0.0, "")
 
     def last(self, kind: Kind, target: str) -> int:
         if kind in _WITHOUT_TARGET:

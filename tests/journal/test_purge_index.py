@@ -462,3 +462,27 @@ def test_a_floor_that_rises_while_an_entry_is_judged_hides_no_purge():
 
     born = Mark("e", 0, "z")
     assert index.verdict(born, key_of("http://a", "/b", ""), Groups(["g"])) is Verdict.HARD
+
+
+@given(st.lists(st.lists(PURGES, max_size=3), max_size=12), st.integers(1, 6), st.integers(0, 12), KEYS)
+def test_an_index_that_begins_with_all_of_another_says_the_same(steps, limit, later, key):
+    """Whatever the floor has taken, and what comes afterwards."""
+    told, one, begun = Journal(limit), PurgeIndex(), PurgeIndex()
+    assert one.whole() is None
+    marks = [told.mark]
+    for number, purges in enumerate([[], *steps]):
+        marks.append(told.append(purges, 1.0))
+        one.follow(told.since(one.mark))
+        if number == later:
+            begun.follow(one.whole())
+        elif number > later:
+            begun.follow(told.since(begun.mark))
+    if later > len(steps):
+        begun.follow(one.whole())
+    assert begun.mark == one.mark
+    for mark in marks:
+        for groups in ([], GROUPS):
+            assert begun.verdict(mark, key, groups) is one.verdict(mark, key, groups)
+    for purge in {purge for purges in steps for purge in purges}:
+        known = one.last(purge)
+        assert begun.last(purge) == known or known <= told.floor

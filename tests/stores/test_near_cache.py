@@ -153,6 +153,35 @@ def test_a_page_that_another_worker_refreshed_is_taken_from_there(site):
     assert site.app.calls == 2
 
 
+def test_a_worker_fetches_the_journal_once_when_it_begins(site):
+    site.warm(site.one)
+    site.warm(site.one, "/other")
+    site.one.purge("/other")
+    site.one.purge(PATH, soft=True)
+    tier = site.tier()
+    late = WSGICache(site.app, tier, clock=site.wall, ttl=1000, rules=[Rule("/*", query="key")])
+    assert site.trips(late, "/other").count("purges_since") == 1
+    index = late.engine.followers[0]._index
+    assert index.mark == tier._mark == site.remote.mark_of("")
+    records = [record[:4] for record in site.remote.purges_since(None).records]
+    assert [record[:4] for record in index.whole().records] == records
+    site.beat(tier)
+    site.two.purge("/other")
+    assert site.trips(late, "/other").count("purges_since") <= 1
+    late.close()
+
+
+def test_who_begins_with_a_purge_knows_what_others_purged_meanwhile(site):
+    """A near tier may be behind by the bound; what a purge reached is counted by the journal itself."""
+    site.warm(site.one)
+    tier = site.tier()
+    late = WSGICache(site.app, tier, clock=site.wall, ttl=1000, rules=[Rule("/*", query="key")])
+    site.beat(tier)
+    assert site.two.purge(PATH).matched == 1
+    assert late.purge(PATH).matched == 0
+    late.close()
+
+
 def test_clear_reaches_the_other_worker(site):
     site.warm(site.one)
     site.warm(site.two)

@@ -70,6 +70,8 @@ class Store(Protocol):
     - `parts` (stores) and `part_of(key) -> int`: a store that has several journals is several stores.
     - `part_of_path(path) -> int`: the part that every key with this path belongs to (`wsgicache.key.Parts`),
       for a store where that is so: a purge of a URL is then written to its journal alone.
+    - `followed() -> Snapshot | None`: for a store that follows the journal itself: all that it knows, which
+      reaches every mark that it gave; None where it does not know it yet.
     - `settle(timeout) -> bool`: return when every process that holds copies has followed the journal to here.
     - `spool`: a `wsgicache.stores.spool.Spool` that bodies too large for memory are written to; None where
       there are no files. An entry that `set` accepts may then have a `FileBody`, whose file stays as long as

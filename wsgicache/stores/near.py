@@ -227,6 +227,13 @@ class NearStore(_Front):
             known = self._steps.since(mark)
         return self.remote.purges_since(mark) if known is None else known
 
+    def followed(self) -> Snapshot | None:
+        """The whole journal as it was followed here, so that who begins need not fetch it once more; None
+        where it was not. It reaches every mark that this store has given.
+        """
+        with self._lock:
+            return self._index.whole()
+
     # --- following ---------------------------------------------------------------------------------
 
     def follow(self) -> None:
