@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from .conditional import not_modified
 from .entry import Entry, Headers, intern_pairs, with_etag
-from .fields import IDENTITY, cache_control, parse_etag
+from .fields import IDENTITY, cache_control, parse_etag, vary_names
 from .key import CODING_FIELD
 
 CODINGS: Final = ("gzip", "br", "zstd")
@@ -144,7 +144,7 @@ def with_vary(headers: Headers) -> Headers:
 
 
 def without_vary(headers: Headers) -> Headers:
-    """The fields as the app gave them: of a page that has forms, Accept-Encoding is never the app's."""
+    """The fields as the app gave them, of a page that does not vary by Accept-Encoding itself."""
     kept: list[tuple[str, str]] = []
     for name, value in headers:
         if name.lower() == "vary":
@@ -199,7 +199,8 @@ def make_form(plain: Entry, coding: str, fields: Mapping[str, str], *, anyhow: b
     """
     plain = with_etag(plain)
     body, headers = plain.body, plain.headers
-    if isinstance(body, bytes) and fits(plain.terms.code, fields, plain.terms.varying):
+    fit = fits(plain.terms.code, fields, plain.terms.varying) and _is_everybodys(plain, fields)
+    if fit and isinstance(body, bytes):
         coded = encoder(coding).compress(body)
         if anyhow or len(coded) <= _WORTH * len(body):
             body, headers = coded, _form_headers(plain, coding, len(coded))
@@ -207,6 +208,23 @@ def make_form(plain: Entry, coding: str, fields: Mapping[str, str], *, anyhow: b
         plain.key, plain.terms, headers, body, plain.since, plain.fresh_until, plain.born,
         _values_with(plain, coding),
     )  # fmt: skip
+
+
+def _is_everybodys(plain: Entry, fields: Mapping[str, str]) -> bool:
+    """Whether a page that stands where forms are may have one.
+
+    One that says no `Vary` of ours, because it was too short, stands there beside others that say it: a cache
+    behind us would give its form to who accepts none. And the length of a coded page tells what is in it, so
+    what a visitor's secret selected stays as it is (BREACH).
+    """
+    if "accept-encoding" not in vary_names(fields.get("vary", "")):
+        return False
+    return not any(
+        [name in _SECRETS and value for name, value in zip(plain.terms.varying, plain.values, strict=True)]
+    )
+
+
+_SECRETS: Final = ("authorization", "cookie")
 
 
 def _form_headers(plain: Entry, coding: str, length: int) -> Headers:

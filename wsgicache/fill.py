@@ -266,7 +266,8 @@ class Fill:
         sent = head.headers
         if "date" not in head.fields and entry.field("date") is not None:  # RFC 9110 §6.6.1: it was sent now
             sent = (*sent, ("Date", http_date(self._head_at)))
-        stored = entry.headers if coding_of(entry) is None else without_vary(entry.headers)
+        ours = coding_of(entry) is not None and "accept-encoding" not in entry.terms.varying
+        stored = without_vary(entry.headers) if ours else entry.headers
         updated = merge_304(stored, sent, cookies=self.admission.plan.keeps_cookies)
         merged = Head(entry.terms.status, updated)
         merged.fields.update({name: head.fields[name] for name in _OF_THE_304 if name in head.fields})

@@ -333,7 +333,7 @@ def _terms_for(
         stale_if_error=0 if never else _window(directives, "stale-if-error", plan),
         keep=plan.settings.keep if validator or plan.profile.obey_request else 0,
         groups=groups,
-        varying=varying_fields(plan, fields) if not plan.encode else _with_coding(plan, head),
+        varying=varying_fields(plan, fields) if not plan.encode else _with_coding(plan, head, directives),
         for_cookies=not plan.profile.cookies_bypass or _shares_cookies(directives),
         for_credentials=_shares_credentials(directives),
         always_validate=always,
@@ -377,10 +377,10 @@ def varying_fields(plan: Plan, fields: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted({*names, *plan.varying})) if plan.varying else names
 
 
-def _with_coding(plan: Plan, head: Head) -> tuple[str, ...]:
+def _with_coding(plan: Plan, head: Head, directives: Directives) -> tuple[str, ...]:
     """The varying fields, and our own where the page may have forms if its body is long enough."""
     varying = varying_fields(plan, head.fields)
-    fit = fits(head.code, head.fields, varying)
+    fit = "no-transform" not in directives and fits(head.code, head.fields, varying)
     return tuple(sorted((*varying, CODING_FIELD))) if fit else varying
 
 

@@ -3,7 +3,7 @@
 import zlib
 
 import pytest
-from rfc_helpers import Site
+from rfc_helpers import Site, at
 
 FRESH = "Cache-Control: max-age=60"
 HTML = "Content-Type: text/html"
@@ -75,6 +75,19 @@ def test_a_range_is_of_the_coded_page():
     )
 
 
+def test_a_date_never_continues_a_coded_page():
+    """RFC 9110 §8.8.1: a strong validator names one representation. A date is that of all codings, and who
+    has nothing but a date has begun with the page as the app gave it."""
+    old, day = at(-86400), "Cache-Control: max-age=90000"
+    site = coding_site(day, HTML, f"Last-Modified: {old}", f"Date: {at(-3600)}")
+    whole = made(site)
+    asked = {"Accept-Encoding": "gzip", "Range": "bytes=10-", "If-Range": old}
+    reply = site.get(headers=asked)
+    assert (reply.is_hit, reply.code, reply.body) == (True, 200, whole.body)
+    plain = site.get(headers={**asked, "Accept-Encoding": "identity"})
+    assert (plain.is_hit, plain.code, plain.body) == (True, 206, BODY[10:])
+
+
 def test_no_transform_in_a_request_gets_the_page():
     """RFC 9111 §5.2.1.6."""
     site = coding_site()
@@ -88,6 +101,23 @@ def test_no_transform_in_a_response_leaves_it_alone(value):
     """RFC 9111 §5.2.2.6."""
     reply = made(coding_site(f"Cache-Control: {value}", HTML))
     assert (body(reply), reply.all("vary")) == ((False, BODY), [])
+
+
+def test_no_transform_for_this_cache_alone_leaves_it_alone():
+    """RFC 9213 §2.2: what a targeted field says holds here in place of Cache-Control."""
+    reply = made(coding_site(FRESH, HTML, "CDN-Cache-Control: max-age=60, no-transform"))
+    assert (body(reply), reply.all("vary")) == ((False, BODY), [])
+
+
+@pytest.mark.parametrize(("varies", "secret"), [("Cookie", "session=a"), ("Authorization", "Basic YTpi")])
+def test_a_page_that_a_visitors_secret_selects_is_not_coded(varies, secret):
+    """RFC 9110 §17.6: the length of a coded page tells of what else is in it (BREACH)."""
+    site = coding_site("Cache-Control: public, max-age=60", HTML, f"Vary: {varies}", profile="rfc")
+    for _ in range(3):
+        reply = site.get(headers={"Accept-Encoding": "gzip", varies: secret})
+        assert site.cache.engine.refresher.drain()
+    assert (reply.is_hit, body(reply)) == (True, (False, BODY))
+    assert body(made(site)) == (True, BODY)
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,13 @@ from wsgicache.testing import ScriptedApp
 
 DECODE = {"gzip": lambda body: zlib.decompress(body, 31), "br": brotli.decompress, "zstd": zstd.decompress}
 HTML = ("Content-Type", "text/html; charset=utf-8")
+VARY = ("Vary", "Accept-Encoding")
 BODY = b"<p>a page</p>" * 100
 
 
 def page(*headers, body=BODY, status="200 OK", varying=(CODING_FIELD,), values=("identity",), since=10.0):
     terms = Terms(status, "f" * 16, 60, "ttl", varying=varying)
-    head = (HTML, ("Content-Length", str(len(body))), *headers)
+    head = (HTML, VARY, ("Content-Length", str(len(body))), *headers)
     return Entry("/\0\0h\0http", terms, head, body, since, since + 60, Mark("e", 1, "n"), values)
 
 
@@ -240,6 +241,18 @@ def test_a_form_of_what_is_not_to_be_touched_is_the_page():
     plain = page(("ETag", '"v1"'), ("Content-Encoding", "br"))
     made = form(plain, anyhow=True)
     assert (made.body, made.headers, made.values) == (plain.body, plain.headers, ("gzip",))
+
+
+def test_a_page_that_no_vary_tells_of_is_its_own_form():
+    plain = page(("ETag", '"v1"'))
+    made = make_form(plain, "gzip", {**fields(plain), "vary": "Accept-Language"}, anyhow=True)
+    assert (made.body, made.values) == (plain.body, ("gzip",))
+
+
+@pytest.mark.parametrize(("name", "value", "coded"), [("cookie", "a=1", False), ("cookie", None, True)])
+def test_a_page_that_a_secret_selects_is_its_own_form(name, value, coded):
+    made = form(page(varying=(CODING_FIELD, name), values=("identity", value)))
+    assert ("content-encoding" in fields(made)) is coded
 
 
 def test_a_form_belongs_to_one_page():

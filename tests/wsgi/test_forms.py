@@ -292,6 +292,52 @@ def test_variants_that_are_too_short_for_forms_do_not_push_the_others_out():
     assert site.app.calls <= 3
 
 
+def test_a_short_page_beside_long_ones_is_never_coded(compressed):
+    """It says no Vary: Accept-Encoding, so that a cache behind us would hand its form to everybody."""
+    short = BODY[:900]
+
+    def answer(environ):
+        body = short if environ["HTTP_ACCEPT_LANGUAGE"] == "en" else BODY
+        return page(("Vary", "Accept-Language"), ("Content-Length", str(len(body))), body=body)
+
+    site = Site(answer)
+    site.made(headers={"Accept-Language": "de", **GZIP})
+    for field in ("gzip", "gzip", "gzip", "gzip, identity;q=0"):
+        reply = site.ask(headers={"Accept-Language": "en", "Accept-Encoding": field})
+        told = (reply.field("content-encoding"), reply.field("vary"), reply.body)
+        assert told == (None, "Accept-Language", short)
+    assert reply.is_hit
+    assert compressed == ["gzip"]
+
+
+def test_a_page_that_became_short_is_not_coded_any_more():
+    site = Site(page(("Cache-Control", "max-age=10")))
+    site.made()
+    site.tick(11)
+    site.app.answers(page(("Content-Length", "900"), body=BODY[:900]))
+    for _ in range(4):
+        reply = site.ask()
+        assert (reply.field("content-encoding"), reply.field("vary"), reply.body) == (None, None, BODY[:900])
+    assert reply.is_hit
+
+
+def test_a_page_that_the_app_codes_at_last_still_says_so_when_it_was_validated():
+    fresh, tag, coded = ("Cache-Control", "max-age=10"), ("ETag", '"z"'), zlib.compress(BODY, wbits=31)
+    site = Site(page(fresh))
+    site.ask()
+    for answer in (
+        page(fresh, tag, ("Vary", "Accept-Encoding"), ("Content-Encoding", "gzip"), body=coded),
+        Response("304 Not Modified", [fresh, tag]),
+    ):
+        site.app.answers(answer)
+        site.tick(11)
+        reply = site.ask()
+        told = (reply.body, reply.field("content-encoding"), reply.field("vary"))
+        assert told == (coded, "gzip", "Accept-Encoding")
+    assert reply.cache["fwd-status"] == "304"
+    assert site.ask().field("vary") == "Accept-Encoding"
+
+
 def test_forms_do_not_count_against_the_variants_of_a_page():
     site = Site(lambda environ: page(("Vary", "X-Part")), max_variants=3)
     for part in "abcd":
