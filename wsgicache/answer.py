@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .body import FileBody, Part
 from .conditional import head_304, not_modified, range_applies
-from .encode import is_form
+from .encode import is_form, page_tags, with_tag
 from .entry import Entry, Headers
 from .facts import Facts
 from .ranges import Span, content_range, multipart, select, unsatisfied
@@ -35,7 +35,10 @@ def answer(entry: Entry, facts: Facts) -> Answer:
     if entry.terms.code != 200 or not facts.conditional:
         return whole
     etag, modified, date = _validators(entry.headers)
-    if not_modified(facts.if_none_match, facts.if_modified_since, etag, modified, date):
+    if_none_match = facts.if_none_match
+    if not_modified(if_none_match, facts.if_modified_since, etag, modified, date):
+        if if_none_match is None and etag is not None and is_form(entry):
+            return not_modified_answer(with_tag(entry.headers, page_tags(etag)))  # who has no tag has no form
         return not_modified_answer(entry.headers)
     asked = facts.range
     if_range = facts.if_range

@@ -106,7 +106,7 @@ class Forms:
             return True
         if not follower.store.set(place, form, form.keep_until):
             return False
-        self._note(form, place, follower.store)
+        self._note(form, place, follower.store)  # before the look, so that who replaces the page finds it
         (stored,), _ = follower.get([page])
         if not _is_page(stored, plain):
             follower.store.delete(place, form)

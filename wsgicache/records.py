@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from .encode import is_form
 from .entry import Entry, Variants
 from .key import CODING_FIELD, page_of
 from .observe import Tally
@@ -37,7 +38,7 @@ class Records:
             (stored,), _ = store.get([entry.key])
             record = stored if isinstance(stored, Variants) else None
             keys = record.variants if record is not None else ()
-            if record is not None and _is_noted(record, key, entry):
+            if record is not None and (_is_noted(record, key, entry) or _is_late(record, entry)):
                 return keys
             known, keys = keys, (*[old for old in keys if old != key], key)
             dropped, kept = keys[: -self._limit], keys[-self._limit :]
@@ -59,6 +60,11 @@ def _is_noted(record: Variants, key: str, entry: Entry) -> bool:
         and record.fields == entry.terms.varying
         and record.keep_until >= entry.keep_until
     )
+
+
+def _is_late(record: Variants, entry: Entry) -> bool:
+    """Whether an entry is a form of a page that varied by other fields, before this record was written."""
+    return record.fields != entry.terms.varying and is_form(entry)
 
 
 def _with_forms(keys: tuple[str, ...], limit: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

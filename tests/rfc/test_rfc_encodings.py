@@ -88,6 +88,17 @@ def test_a_date_never_continues_a_coded_page():
     assert (plain.is_hit, plain.code, plain.body) == (True, 206, BODY[10:])
 
 
+def test_a_date_is_answered_with_the_tag_of_the_page():
+    """RFC 9110 §15.4.5, RFC 9111 §4.3.4: the tag of a 304 names what the client has, and who has no tag has the
+    page as the app gave it."""
+    old = at(-86400)
+    site = coding_site("Cache-Control: max-age=90000", HTML, f"Last-Modified: {old}")
+    coded, plain = made(site).field("etag"), made(site, "").field("etag")
+    for asked, tag in (({"If-Modified-Since": old}, plain), ({"If-None-Match": coded}, coded)):
+        reply = site.get(headers={"Accept-Encoding": "gzip", **asked})
+        assert (reply.is_hit, reply.code, reply.all("etag")) == (True, 304, [tag])
+
+
 def test_no_transform_in_a_request_gets_the_page():
     """RFC 9111 §5.2.1.6."""
     site = coding_site()

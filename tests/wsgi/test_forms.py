@@ -593,6 +593,25 @@ def test_a_form_of_a_page_that_is_replaced_while_it_is_made_is_not_kept(how, mon
         assert site.made().field("etag").startswith('"v2-gzip-')
 
 
+def test_a_form_of_a_page_that_varies_otherwise_by_now_takes_nothing_back(monkeypatch):
+    fresh = ("Cache-Control", "max-age=60")
+    site = Site(page(fresh), profile="rfc")
+    ask(site.cache, headers=GZIP)
+    note = site.cache.engine.forms._note
+
+    def late(*given):
+        site.app.answers(page(fresh, ("Vary", "Accept-Language")))
+        ask(site.cache, headers={"Cache-Control": "no-cache"})
+        return note(*given)
+
+    monkeypatch.setattr(site.cache.engine.forms, "_note", late)
+    ask(site.cache, headers=GZIP)
+    site.done()
+    (record,) = site.stored(Variants)
+    assert record.fields == ("accept-language", "content coding")
+    assert site.ask(headers={}).field("vary") == "Accept-Language, Accept-Encoding"
+
+
 def test_a_reload_leaves_no_old_form():
     site = Site(page(("ETag", '"v1"'), ("Cache-Control", "max-age=60")), profile="rfc")
     site.made()
