@@ -45,6 +45,7 @@ from .switches import Switches
 
 # A member by itself: to read one from its enum costs as much as a call, and a miss passes by many.
 _URI_MISS: Final[Reason] = Reason.URI_MISS
+_VARY_MISS: Final[Reason] = Reason.VARY_MISS
 _STORED: Final[Reason] = Reason.STORED
 _VALID: Final[Verdict] = Verdict.VALID
 _HARD: Final[Verdict] = Verdict.HARD
@@ -250,6 +251,8 @@ class Engine:
         found.entry = entry = self._sealed(found.place, stored) if arm else with_etag(stored)
         found.verdict = found.follower.verdict(entry)
         found.reason = found.miss = judge(admission, entry, found.verdict, now)
+        if found.miss is _VARY_MISS and admission.refuses_plain:  # or anybody could have it made anew
+            admission.unstorable = Reason.NOT_STORED_REQUEST
         if admission.personal is not None and found.miss in _NOTHING_THERE:
             found.reason = admission.personal
         if found.form is not None and not found.reason.is_hit:

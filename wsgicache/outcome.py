@@ -212,7 +212,9 @@ class Reason(Enum):
         "The request asked for a range, so the answer may be a part.", "RFC 9111 §3.3",
     )  # fmt: skip
     NOT_STORED_REQUEST = (
-        Phase.SETTLE, "-", "The request says no-store.", "RFC 9111 §5.2.1.5",
+        Phase.SETTLE, "-",
+        "The request says no-store, or accepts no coding of the page that is stored.",
+        "RFC 9111 §5.2.1.5",
     )  # fmt: skip
     NOT_STORED_IGNORED = (
         Phase.SETTLE, "-",

@@ -89,8 +89,8 @@ def test_a_date_never_continues_a_coded_page():
 
 
 def test_a_date_is_answered_with_the_tag_of_the_page():
-    """RFC 9110 §15.4.5, RFC 9111 §4.3.4: the tag of a 304 names what the client has, and who has no tag has the
-    page as the app gave it."""
+    """RFC 9110 §15.4.5, RFC 9111 §4.3.4: the tag of a 304 names what the client has, and who has no tag has
+    the page as the app gave it."""
     old = at(-86400)
     site = coding_site("Cache-Control: max-age=90000", HTML, f"Last-Modified: {old}")
     coded, plain = made(site).field("etag"), made(site, "").field("etag")

@@ -397,7 +397,10 @@ def test_where_nothing_is_acceptable_the_app_decides(field):
         reply = site.ask(headers={"Accept-Encoding": field})
         assert reply.cache["fwd"] == "vary-miss"
         assert site.app.calls == calls + turn
-    assert site.app.seen[-1]["HTTP_ACCEPT_ENCODING"] == "identity;q=0"
+        assert (reply.stored, reply.cache["detail"]) == (False, "NOT_STORED_REQUEST")
+    assert site.app.seen[-1]["HTTP_ACCEPT_ENCODING"] == field
+    assert coding(site.ask()) == "gzip"  # nobody can have a page made anew, and its forms, that others use
+    assert site.ask(headers={}).is_hit
 
 
 def test_a_request_that_wants_no_change_gets_the_page():
