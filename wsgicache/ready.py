@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Final
 
 from .entry import Entry, Terms
@@ -183,6 +184,7 @@ class _KeyOfValue(dict[str | None, str]):
 
     def __missing__(self, value: str | None) -> str:
         key = select_variant(self._base, self._chosen, lambda name: value)
-        if len(self) < 16 and (value is None or len(value) <= 256):
-            self[value] = key
+        if len(self) < 16 and (value is None or len(value) <= 128):
+            known = next((one for one in list(self.values()) if one == key), key)
+            self[None if value is None else intern(str(value))] = known
         return key

@@ -673,6 +673,27 @@ def test_memory_stays_within_its_bound():
     assert site.forms()
 
 
+def test_what_clients_say_that_they_accept_takes_little_memory():
+    """The table beside each page that leads to its forms is in no budget: nobody is to fill memory with what
+    he makes up, and what browsers say is kept once for all pages."""
+    site = Site(encode="gzip")
+    tables = []
+    for url in ("/1", "/2"):
+        site.made(url)
+        for number in range(20):
+            for length in (1, 100, 200):
+                value = f"x{number}, gzip;q=0.{number}, {'y' * length}"
+                assert ask(site.cache, url, headers={"Accept-Encoding": value}).is_hit
+        (record,) = [one for one in site.stored(Variants) if one.key.startswith(f"{url}\0")]
+        tables.append(site.cache.engine.peek(record.key).ready.keys)
+    for table in tables:
+        assert len(table) == 16
+        assert max(map(len, filter(None, table))) <= 128
+        assert len({id(key) for key in table.values()}) <= 2
+    for value, other in zip(*tables, strict=True):
+        assert value is other
+
+
 def test_a_refresh_behind_the_visitor_is_the_apps_page_and_drops_the_forms():
     control = ("Cache-Control", "max-age=10, stale-while-revalidate=100")
     site = Site(page(("ETag", '"v1"'), control))
