@@ -159,6 +159,8 @@ class Share(NamedTuple):
 
 def shares(store: Store, followers: Sequence[Follower], purges: Iterable[Purge]) -> list[Share]:
     """The journals of a store that some purges concern, in their order, and what each is to take."""
+    if len(followers) == 1:
+        return [Share(followers[0], alone)] if (alone := list(purges)) else []
     taken = portions(purges, len(followers), getattr(store, "part_of_path", None))
     return [Share(follower, portion) for follower, portion in zip(followers, taken, strict=True) if portion]
 
