@@ -1,4 +1,4 @@
-"""The pages of the project: links lead somewhere, examples are Python, options and modules are those of the code."""
+"""The pages of the project: links lead somewhere, examples compile, options and modules are the code's."""
 
 import ast
 import re
@@ -114,7 +114,7 @@ def test_the_table_of_the_architecture_names_modules_that_exist():
 
 
 def test_the_architecture_names_every_module():
-    """Parts of the command and of the Flask integration have pages of their own; a test package is one thing."""
+    """Parts of the command and of the Flask integration have pages of their own; `testing` is one thing."""
     named = set(re.findall(r"\b[a-z_0-9]+\b", "\n".join([f"{a} {b}" for a, b in TABLE])))
     for module in MODULES:
         if not module.startswith(("cli.", "flask", "testing", "admin.")) and module != "__init__":

@@ -253,7 +253,7 @@ class Dashboard:
         else:
             raise BadRequest("A purge is by url, prefix or group.")
         by, text, page = pages.wanted(form)
-        told = {"by": by, "text": text, "page": page, "purged": self._matched(purged)}
+        told = {"by": by, "text": text, "page": page, "marked" if soft else "purged": self._matched(purged)}
         return self._to(f"pages/entries?{urlencode(told, errors='replace')}")
 
     def _matched(self, purged: Purged) -> int:
