@@ -412,6 +412,21 @@ def test_a_store_without_a_bound_is_not_said_to_have_no_room():
     assert re.search(r"Max bytes\s*no limit", browser.page().get_text())
 
 
+@pytest.mark.parametrize(
+    ("given", "multiprocess", "alone"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"store": SharedStore(SharedServer())}, True, False),
+    ],
+)
+def test_each_page_says_when_other_workers_know_nothing_of_it(given, multiprocess, alone):
+    browser = signed_in(Site(**given))
+    for name in PAGES:
+        text = browser.get(name, **{"wsgi.multiprocess": multiprocess}).body.decode()
+        assert ("One of several workers answers" in text) is alone, name
+
+
 def test_what_is_no_url_is_not_offered_to_be_purged(site, browser):
     site.warm()
     page = browser.page("pages/entries?by=prefix&text=post")
