@@ -282,6 +282,7 @@ def test_a_page_can_be_purged_with_a_thumb(page, cache):
     warm(page, "/post/1", f"/{'long' * 60}/x")
     page.set_viewport_size({"width": 360, "height": 740})
     sign_in(page)
+    page.get_by_role("heading", name="Overview").wait_for()
     page.goto(f"{BASE}pages/entries")
     for name in ("Purge http", "Mark as stale: http"):
         box = page.get_by_role("button", name=name).first.bounding_box()
