@@ -394,10 +394,45 @@ def test_what_is_purged(what, target, gone, site, browser):
 
 def test_a_soft_purge(site, browser):
     site.warm()
-    assert browser.purge("url", "/post/1", soft="on").code == 303
+    reply = browser.purge("url", "/post/1", soft="on")
+    assert reply.code == 303
+    back = browser.page(reply.field("location").removeprefix(BASE))
+    assert back.find(role="status").get_text(strip=True) == "Marked as stale: 1 entry."
     (row,) = cells(browser.page("pages/entries").table)
     assert row[2] == SOFT_PURGED
     assert site.ask().detail == Reason.STALE_PURGED.name
+
+
+def test_a_store_without_a_bound_is_not_said_to_have_no_room():
+    class Unbounded(SharedStore):
+        def stats(self):
+            return {**super().stats(), "max_bytes": 0}
+
+    browser = signed_in(Site(store=Unbounded(SharedServer())))
+    assert re.search(r"Max bytes\s*no limit", browser.page().get_text())
+
+
+@pytest.mark.parametrize(
+    ("given", "multiprocess", "alone"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"store": SharedStore(SharedServer())}, True, False),
+    ],
+)
+def test_each_page_says_when_other_workers_know_nothing_of_it(given, multiprocess, alone):
+    browser = signed_in(Site(**given))
+    for name in PAGES:
+        text = browser.get(name, **{"wsgi.multiprocess": multiprocess}).body.decode()
+        assert ("One of several workers answers" in text) is alone, name
+
+
+def test_what_is_no_url_is_not_offered_to_be_purged(site, browser):
+    site.warm()
+    page = browser.page("pages/entries?by=prefix&text=post")
+    assert "give a path (/post/1)" in page.get_text()
+    assert not page.main.find_all("form", method="post")
+    assert browser.page("pages/entries?by=prefix&text=/post").main.find_all("form", method="post")
 
 
 def test_the_buttons_of_the_list_purge_what_they_stand_by(site, browser):

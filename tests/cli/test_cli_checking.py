@@ -347,6 +347,15 @@ def test_what_is_not_told_without_the_secret(listening):
     assert "is the secret here" in check("--url", url, env=SECRET)["path decoding"]["remedy"]
 
 
+def test_the_secret_may_be_in_the_environment_alone(listening, tmp_path):
+    ini = tmp_path / "site.ini"
+    ini.write_text("[filter:cache]\nuse = egg:wsgicache\n")
+    url = listening(WSGICache(cli_site.bare, secret=SECRET["WSGICACHE_SECRET"]))
+    found = check("--url", url, "--ini", ini, env=SECRET)
+    assert "knows its secret" not in found["path decoding"]["text"]
+    assert level(found, "path decoding") == "ok"
+
+
 def test_a_site_without_the_cache_or_with_another_clock(listening):
     found = check("--url", listening(cli_site.bare), env=SECRET, code=1)
     assert "no Cache-Status of wsgicache" in found["running site"]["text"]

@@ -41,6 +41,13 @@ def test_explain_takes_fields_and_a_method_as_a_server_hands_them_over(site):
     assert data("explain", f"{HOST}/posts/1", "-H", "accept-encoding: gzip", *APP)["reason"] == "VARY_MISS"
 
 
+def test_explain_says_that_a_path_alone_is_of_no_host_of_the_site(site):
+    told = "a path is asked for on the host localhost"
+    assert told in run("explain", "/about", *APP).stderr
+    for asked in ((f"{HOST}/about",), ("/about", "-H", "host: example.com"), ("/about?x=1",)):
+        assert told not in run("explain", *asked, *APP).stderr, asked
+
+
 def test_explain_decides_by_the_rules_as_they_are_switched(site):
     assert data("explain", f"{HOST}/admin/x", *APP)["rule"] == "admin"
     run("rules", "disable", "admin", *APP)
@@ -133,6 +140,20 @@ def test_ls_is_one_row_a_line_when_piped_and_fits_80_columns_when_asked(make_sit
     narrow = run("ls", *APP, env={"COLUMNS": "80"}).stdout.splitlines()
     assert max(map(len, narrow)) <= 80
     assert "long/" * 30 in "".join([line[:40].strip() for line in narrow])
+
+
+def test_a_narrow_terminal_gets_lists_with_words_in_one_piece(site):
+    told = run("ls", *APP, env={"COLUMNS": "40"}).stdout
+    assert max(map(len, told.splitlines())) <= 40
+    assert "status  200\n" in told
+    assert "state   fresh\n" in told
+    assert "groups  posts\n" in told
+    assert not [line for line in told.splitlines() if "─" in line]
+
+
+def test_options_of_a_watch_without_one_are_bad_usage(site):
+    for options in (("--every", "3"), ("--times", "2")):
+        assert "go with --watch" in complaint("stats", *options, *APP)
 
 
 @pytest.mark.parametrize(

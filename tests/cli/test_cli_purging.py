@@ -50,6 +50,18 @@ def test_people_read_what_was_purged(site):
     assert "nothing matched" in say("purge", "--group", "posts", *APP, code=1)
 
 
+def test_a_star_is_a_star_and_that_is_said(site):
+    result = run("purge", "--prefix", "/posts/*", *APP, code=1)
+    assert "a * stands for itself here: --prefix /posts" in result.stderr
+    assert "stands for itself" not in run("purge", "/none", *APP, code=1).stderr
+    assert site.ask("/posts/1").is_hit
+
+
+def test_records_are_not_called_entries_where_everything_goes(site):
+    assert "everything: purged; the store held about" in say("purge", "--all", *APP)
+    assert "nothing matched" in say("purge", "--all", *APP, code=1)
+
+
 def test_a_long_list_is_cut(site):
     site.ask(*[f"/many/{number}" for number in range(25)])
     assert "and 5 more URLs; --json lists all" in say("purge", "--prefix", "/many", *APP)
@@ -77,6 +89,7 @@ def test_a_namespace_is_its_own(make_site, url):
         ((), "name a URL, --prefix, --group or --all; see wsgicache purge --help"),
         (("about",), "give a path (/post/1) or an http(s) URL"),
         (("--prefix", "/a?b"), "a prefix has no query"),
+        (("--group", ""), "a group has a name"),
         (("--soft", "--bogus"), "No such option '--bogus'"),
     ],
 )

@@ -366,14 +366,22 @@ def test_there_are_more_pages_than_the_limit(make_site, url):
         (("--sitemap", f"{HOST}/none.xml"), "neither XML nor"),
         (("--sitemap", f"{HOST}/posts/1"), "is no sitemap"),
         (("--urls", "-", "--site", "x"), "not a URL of this site"),
+        (("--urls", "bad.txt", "--site", HOST), "--urls, line 3: 'posts/1' is no URL: give a path"),
         (("--urls", "-", "--site", HOST, "-H", "Cookie: a=b"), "names a visitor"),
     ],
 )
-def test_bad_usage(make_site, url, arguments, told):
+def test_bad_usage(make_site, url, arguments, told, tmp_path, monkeypatch):
     make_site(url)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.txt").write_text("# pages\n/a\nposts/1\n")
     cli_site.PAGES["/posts/1"] = b"<html/>"
     cli_site.PAGES["/none.xml"] = b"\xff\xff"
     assert told in complaint("warm", *arguments, *APP, stdin="/a").replace("\n", " ")
+
+
+def test_a_sitemap_that_cannot_be_had_leaves_no_empty_table(make_site, url):
+    make_site(url)
+    assert run("warm", "--sitemap", f"{HOST}/none.xml", *APP, code=2).stdout == ""
 
 
 def test_a_store_alone_has_no_app(url):

@@ -221,7 +221,7 @@ class Dashboard:
 
     def _asked_for_secret(self, problem: str | None = None, status: int = 403) -> Response:
         """What everybody gets who is not let in, whatever there is."""
-        return self._rendered("login.html", status, problem=problem, token=None, here_at=None)
+        return self._rendered("login.html", status, problem=problem, token=None, here_at=None, alone=False)
 
     def _check(self, request: Request, session: Session) -> None:
         """See that a form was sent by whoever is signed in, and from one of our pages (ADM-03).
@@ -253,7 +253,7 @@ class Dashboard:
         else:
             raise BadRequest("A purge is by url, prefix or group.")
         by, text, page = pages.wanted(form)
-        told = {"by": by, "text": text, "page": page, "purged": self._matched(purged)}
+        told = {"by": by, "text": text, "page": page, "marked" if soft else "purged": self._matched(purged)}
         return self._to(f"pages/entries?{urlencode(told, errors='replace')}")
 
     def _matched(self, purged: Purged) -> int:
@@ -281,7 +281,9 @@ class Dashboard:
     ) -> Response:
         token = self._sessions.token(session)
         fragment = request.args.get("fragment") == "1"
-        return self._rendered(template, status, token=token, here_at=name, fragment=fragment, **told)
+        alone = bool(request.environ.get("wsgi.multiprocess")) and not self._cache.engine.shared
+        told |= {"token": token, "here_at": name, "alone": alone}
+        return self._rendered(template, status, fragment=fragment, **told)
 
     def _problem(self, request: Request, error: HTTPException, session: Session | None) -> Response:
         if session is None:

@@ -90,10 +90,7 @@ class Pages:
             numbers = self._cache.engine.store.stats()
         except StoreError:
             return None
-        return [
-            (name.replace("_", " "), figures.size(n) if name.endswith("bytes") else figures.count(n))
-            for name, n in numbers.items()
-        ]
+        return [(name.replace("_", " "), _store_number(name, n)) for name, n in numbers.items()]
 
     def routes(self, request: Request) -> Told:
         """What was counted by route and by rule."""
@@ -105,7 +102,8 @@ class Pages:
     def entries(self, request: Request) -> Told:
         """Entries that were searched for; a page of them."""
         by, text, page = wanted(request.args)
-        told: Told = {"by": by, "text": text, "purged": request.args.get("purged", type=int), "problem": None}
+        told: Told = {"by": by, "text": text, "problem": None, "wrong": False}
+        told |= {done: request.args.get(done, type=int) for done in ("purged", "marked")}
         told["here"] = {"by": by, "text": text, "page": page}
         try:
             found = entries.search(self._cache.engine, by, text, page)
@@ -114,7 +112,7 @@ class Pages:
                 "This store cannot list what it holds. What it holds can be purged all the same."
             )
         except ValueError as error:
-            told["problem"] = str(error)
+            told |= {"problem": str(error), "wrong": True}
         else:
             told["found"] = found
             told["previous"] = urlencode({"by": by, "text": text, "page": page - 1}) if page > 1 else None
@@ -166,6 +164,12 @@ class Pages:
             except ValueError as error:
                 told["problem"] = str(error)
         return told
+
+
+def _store_number(name: str, number: int) -> str:
+    if name == "max_bytes" and not number:
+        return "no limit"
+    return figures.size(number) if name.endswith("bytes") else figures.count(number)
 
 
 def wanted(args: Mapping[str, str]) -> tuple[str, str, int]:

@@ -98,7 +98,7 @@ def _running(site: Site, url: str | None) -> Iterator[Advice]:
         text = "how the server reads paths, and whether the cache stands before the app"
         yield Advice("running site", Level.SKIPPED, text, "--url http://127.0.0.1:8000 looks at it")
     else:
-        yield from probe(url, site.settings.secret)
+        yield from probe(url, site.secret)
 
 
 def _show(out: Output, findings: list[Advice]) -> None:

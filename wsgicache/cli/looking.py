@@ -13,13 +13,14 @@ from ..explain import Explanation
 from ..inventory import Held
 from ..outcome import Reason
 from ..stores.advice import size
-from .errors import DOWN, NOTHING, Failure
+from .errors import DOWN, NOTHING, Failure, misuse
 from .options import json_option, reach_options, reaching, read_headers, usage
 from .output import STYLES, Output, plural, seconds, share
 from .overhttp import HttpControl
 from .site import Site, Source, open_site
 
 _PAUSE: Final = threading.Event()
+_EVERY: Final = 2.0
 
 
 # --- explain ---------------------------------------------------------------------------------------
@@ -53,8 +54,20 @@ def explain(url: str, headers: tuple[str, ...], method: str, source: Source, out
         out.pairs(explanation.rows())
     if unseen and explanation.key is not None and not explanation.hit:
         out.note(f"{unseen}: what the site holds is not seen from here; a first request would get this")
+    elif explanation.reason is Reason.URI_MISS and _is_of_no_host(site, url, fields):
+        out.note(
+            "a path is asked for on the host localhost, and the host is part of the key: "
+            "give the whole URL, or -H 'Host: example.com'"
+        )
     if explanation.reason is Reason.STORE_DOWN:
         raise Failure("the store does not answer; `wsgicache check` looks into it", DOWN)
+
+
+def _is_of_no_host(site: Site, url: str, fields: Mapping[str, str]) -> bool:
+    """Whether a path was asked for here without saying on which host; an endpoint knows its own."""
+    return (
+        site.endpoint is None and url.startswith("/") and not any(name.lower() == "host" for name in fields)
+    )
 
 
 def _explained(site: Site, url: str, method: str, fields: Mapping[str, str]) -> tuple[Explanation, str]:
@@ -72,15 +85,18 @@ def _explained(site: Site, url: str, method: str, fields: Mapping[str, str]) -> 
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
-@click.option("--every", default=2.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between.")
+@click.option("--every", type=click.FloatRange(0.1), help="Seconds between two looks.  [default: 2]")
 @click.option("--times", type=click.IntRange(1), help="End after so many looks.")
 @reach_options
 @json_option
-def stats(watch: bool, every: float, times: int | None, source: Source, out: Output) -> None:
+def stats(watch: bool, every: float | None, times: int | None, source: Source, out: Output) -> None:
     """Show what all workers have counted, and the store's numbers.
 
     A worker adds its numbers to the shared ones every ten seconds or so, and when it ends.
     """
+    if not watch and (every is not None or times is not None):
+        raise misuse("--every and --times go with --watch")
+    every = every or _EVERY
     with reaching(source) as (_, control):
         if not watch:
             numbers = control.stats()

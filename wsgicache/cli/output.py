@@ -14,12 +14,19 @@ from typing import Any, Final
 
 import click
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 _WIDE: Final = 4096
 """Columns of what is piped: no row is broken."""
+
+_WORD: Final = 16
+"""Longer words are broken in a table."""
+
+_FIRST: Final = 24
+"""So are those of its first column, such as URLs, beyond this."""
 
 STYLES: Final = {
     "fresh": "green",
@@ -96,7 +103,13 @@ class Output:
         Args:
             columns: the headings; the first column is the one that is broken where room is short.
             right: headings of the columns that hold numbers.
+
+        Where there is no room for words in one piece, each row is a list of its cells.
         """
+        rows = [list(row) for row in rows]
+        if _needed(columns, rows, right) > self.console.width:
+            self._lists(columns, rows)
+            return
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         for number, name in enumerate(columns):
             first_or_text = number == 0 or name not in right
@@ -110,11 +123,30 @@ class Output:
             table.add_row(*[cell(text) for text in row])
         self._print(table)
 
+    def _lists(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows one below the other: the first cell on a line of its own, then what the others hold."""
+        for number, row in enumerate(rows):
+            if number:
+                self.gap()
+            self._print(Text(clean(row[0]), style=STYLES.get(row[0], "bold"), overflow="fold"))
+            self.pairs([(f"  {name}", text) for name, text in zip(columns[1:], row[1:], strict=True) if text])
+
     def _print(self, thing: Any) -> None:
         with self.console.capture() as captured:
             self.console.print(thing)
         for line in captured.get().splitlines():
             click.echo(line.rstrip(), color=self.console.is_terminal or None)
+
+
+def _needed(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> int:
+    """Columns of a terminal in which a table is one: numbers whole, words too, unless they are long."""
+    needed = 3 * (len(columns) - 1)  # what stands between columns
+    for number, name in enumerate(columns):
+        texts = [name, *[row[number] for row in rows]]
+        words = texts if name in right else [word for text in texts for word in text.split()]
+        longest = max([cell_len(word) for word in words], default=0)
+        needed += longest if name in right else min(longest, _WORD if number else _FIRST)
+    return needed
 
 
 def console(file: Any) -> Console:

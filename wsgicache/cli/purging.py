@@ -44,6 +44,8 @@ def purge(
     asked = Asked(urls, prefixes, groups, everything, soft)
     if not asked.named():
         raise misuse("name a URL, --prefix, --group or --all")
+    if not all(groups):
+        raise misuse("--group: a group has a name")
     with reaching(source, mend=not dry_run) as (_, control), usage():
         try:
             reached = control.preview(asked) if dry_run else control.purge(asked, wait=wait)
@@ -77,9 +79,13 @@ def _tell(out: Output, asked: Asked, reached: Reached, dry_run: bool) -> None:
         return
     if not reached.matched:
         out.say(f"{named}: nothing matched; it was not stored, or purged before")
+        if any("*" in text for text in (*asked.urls, *asked.prefixes)):
+            out.note("a * stands for itself here: --prefix /posts is /posts and everything below it")
         return
-    about = "about " if reached.roughly else ""
-    out.say(f"{named}: {about}{plural(reached.matched, 'entry', 'entries')} {done}")
+    if reached.roughly:  # what makes variants of a page is counted too
+        out.say(f"{named}: {done}; the store held about {plural(reached.matched, 'record')}")
+        return
+    out.say(f"{named}: {plural(reached.matched, 'entry', 'entries')} {done}")
     for url in reached.urls[:_SHOWN]:
         out.say(f"  {url}")
     more = len(reached.urls) - _SHOWN

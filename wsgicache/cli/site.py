@@ -80,6 +80,11 @@ class Site:
             return store.partition(":")[0] == "memory"
         return not getattr(store, "shared", False)
 
+    @property
+    def secret(self) -> str | None:
+        """The site's secret: that of the configuration, or where it has none, that of the environment."""
+        return self.settings.secret or os.environ.get(f"{PREFIX}SECRET")
+
     def open(self, *, mend: bool = False, missing_ok: bool = False) -> Store:
         """The store, all namespaces together.
 
@@ -130,7 +135,7 @@ class Site:
         Raises:
             Failure: the address is none, or there is no secret.
         """
-        return HttpControl(self.endpoint or "", self.settings.secret)
+        return HttpControl(self.endpoint or "", self.secret)
 
     def looking(self) -> tuple[WSGICache, str]:
         """A cache with the site's rules over its store, by which a decision is explained and nothing changed.

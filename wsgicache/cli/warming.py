@@ -128,8 +128,17 @@ def warm(
 
 
 def _lines(file: TextIO | None) -> list[str]:
-    lines = [] if file is None else [line.strip() for line in file]
-    return [line for line in lines if line and not line.startswith("#")]
+    """The URLs and paths of a list, without empty lines and comments."""
+    found = []
+    for number, text in enumerate([] if file is None else file, 1):
+        line = text.strip()
+        if line and not line.startswith("#"):
+            if not line.startswith("/") and "://" not in line:
+                raise Failure(
+                    f"--urls, line {number}: {line!r} is no URL: give a path (/post/1) or an http(s) URL"
+                )
+            found.append(line)
+    return found
 
 
 def _origin_of(sitemaps: Sequence[str], listed: Sequence[str]) -> str:
@@ -215,7 +224,7 @@ def _as_dict(warmed: Warmed) -> dict[str, Any]:
 
 def _finish(out: Output, warmer: Warmer, tally: _Tally) -> None:
     """What became of the pages, and what was left alone."""
-    if not out.as_json:
+    if not out.as_json and tally.results:
         out.table(
             ("result", "pages"),
             [(result.value, f"{tally.results[result]:,}") for result in Result if tally.results[result]],

@@ -214,7 +214,10 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
     scheme, separator, _ = url.partition(":")
     if not separator:
         meant = f"; for a directory write lmdb://{url}" if url.startswith("/") else ""
-        raise ValueError(f"{shown(url)!r} is no store URL; the default is memory://{meant}")
+        raise ValueError(
+            f"{shown(url)!r} is no store URL; the default is memory://, others are like "
+            f"lmdb:///var/cache/site and redis://localhost/0{meant}"
+        )
     options = StoreOptions() if options is None else options
     if scheme in _OURS:
         return _opener(url, *_OURS[scheme])(url, options)
