@@ -8,10 +8,12 @@ from functools import lru_cache
 from typing import Final
 
 _TAG: Final = re.compile(rb"<(input|meta|script|style|link)\b")
-# What a tag holds, up to its end or the end of the page, quotes respected; possessive, so that no page
-# takes long.
-_INSIDE: Final = re.compile(rb"(?:[^\"'>]|\"[^\"]*+\"|'[^']*+')*+")
-_ATTRIBUTE: Final = re.compile(rb"([a-z][\w:.-]*+)\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))")
+# What a tag holds, up to its end or the end of the page. As in browsers, a quote is one only where a value
+# begins. Possessive, so that no page takes long.
+_INSIDE: Final = re.compile(rb"(?:[^=>]++|=[ \t\n\f\r]*+(?:\"[^\"]*+\"|'[^']*+')?+)*+")
+_ATTRIBUTE: Final = re.compile(
+    rb"([a-z][\w:.-]*+)[ \t\n\f\r]*+=[ \t\n\f\r]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++))"
+)
 _TOKEN_NAME: Final = re.compile(rb"[cx]srf|requestverificationtoken|(?:^|[^a-z])authenticator\]?$|token\]?$")
 _FIELDS: Final = frozenset((b"input", b"meta"))
 _NAMING: Final = frozenset((b"name", b"id", b"property"))
@@ -59,17 +61,24 @@ def holds_token(body: bytes, coding: str | None) -> bool:
 
 
 def _holds_token(page: bytes, end: int) -> bool:
-    """Whether a page, in lower case, holds a token in a tag that begins before `end`."""
-    start = 0
+    """Whether a page, in lower case, holds a token in a tag that begins before `end`.
+
+    What looks like a tag in a script or a comment may seem to hold the real tags behind it, so that tags are
+    looked for in tags too. A page where that is much more than the page itself counts as holding a token.
+    """
+    start, left = 0, 2 * len(page)
     while (tag := _TAG.search(page, start, end)) is not None:
-        inside = _INSIDE.match(page, tag.end())
+        start = tag.end()
+        inside = _INSIDE.match(page, start)
         assert inside is not None  # noqa: S101 - it matches nothing at all, too
         text = inside[0]
+        left -= len(text)
+        if left < 0:
+            return True
         # `_WORDS` or a nonce: one of these is in everything that `_is_token` finds.
         speaks = b"srf" in text or b"token" in text or b"authenticator" in text or b"nonce" in text
         if speaks and _is_token(tag[1], text):
             return True
-        start = inside.end()
     return False
 
 
