@@ -5,9 +5,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any, Final
+
+_NAME: Final = re.compile(r"[0-9a-f]{32}\.body")
+
+
+def is_file_name(name: str) -> bool:
+    """Whether the file of a body may be called so; no other is opened or removed, whatever a store says."""
+    return _NAME.fullmatch(name) is not None
 
 
 class FileBody:

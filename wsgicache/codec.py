@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .body import Body, FileBody
+from .body import Body, FileBody, is_file_name
 from .entry import Entry, Headers, Stored, Terms, Variants, intern_terms
 from .fields import is_field_value, is_token
 from .journal import Kind, Mark, Purge
@@ -42,7 +42,6 @@ _NUMBERS: Final = struct.Struct(">dd")
 _TERMS: Final = struct.Struct(">QIIIIIB")
 _MOST: Final = 2**32 - 1
 _LENGTH: Final = struct.Struct(">Q")
-_FILE: Final = re.compile(r"[0-9a-f]{32}\.body")
 _TAG: Final = re.compile(r'"[A-Za-z0-9_-]{16}"')
 _ENTRY: Final = 1
 _VARIANTS: Final = 2
@@ -232,7 +231,7 @@ def _read_file(reader: _Reader) -> FileBody:
     name = reader.text()
     (size,) = _LENGTH.unpack(reader.take(_LENGTH.size))
     tag = reader.text()
-    if _FILE.fullmatch(name) is None or _TAG.fullmatch(tag) is None:
+    if not is_file_name(name) or _TAG.fullmatch(tag) is None:
         raise DecodeError("not the name of a file")
     return FileBody(name, size, tag)
 

@@ -12,6 +12,7 @@ from test_spool import child
 from wsgicache.codec import DecodeError, decode, encode
 from wsgicache.found import place
 from wsgicache.stores.lmdbpages import files_of
+from wsgicache.stores.lmdbrecords import Filed
 
 sys.path.append(str(Path(__file__).parents[1] / "wsgi"))
 
@@ -197,3 +198,24 @@ def test_the_stored_form_names_the_file_and_nothing_else(store):
         body = other.body.__class__(name, other.body.size, other.body.tag)
         with pytest.raises(DecodeError, match="name of a file"):
             decode(encode(entry(store, "/a", body)))
+
+
+@pytest.mark.parametrize("name", ["../../victim", "{tmp_path}/victim", "a.body", "", "\udc80"])
+def test_a_record_that_names_no_body_removes_nothing(tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("keep me")
+    store = open_lmdb(tmp_path / "db")
+    set_file(store)
+    forged = name.format(tmp_path=tmp_path).encode("utf-8", "surrogateescape")
+
+    def forge(handle, transaction):
+        ((key, raw),) = list(transaction.cursor(handle.files))
+        true = Filed.read(raw)
+        transaction.put(key, raw.removesuffix(true.file.encode()) + forged, db=handle.files)
+
+    store._file.write(forge, lambda handle: None)
+    store.delete("/a")
+    assert store.get(["/a"])[0] == [None]
+    assert set_file(store)[0]
+    assert victim.read_text() == "keep me"
+    store.close()

@@ -14,6 +14,7 @@ import pytest
 from test_memory_fork import in_child
 
 from wsgicache.body import make_etag
+from wsgicache.stores import spool as spool_module
 from wsgicache.stores.spool import PREFIX, Spool, open_body, read_body, sweep_files
 
 sys.path.append(str(Path(__file__).parents[1] / "wsgi"))
@@ -152,6 +153,97 @@ def test_a_directory_that_a_cleaner_took_away_is_made_anew(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         open_body(body)
     assert read_body(stored(spool), 99) == b"a body"
+
+
+# --- whose directory --------------------------------------------------------------------------------
+
+root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give away")
+
+
+def test_a_shared_directory_that_all_may_write_to_is_refused(tmp_path):
+    (tmp_path / "bodies").mkdir()
+    (tmp_path / "bodies").chmod(0o777)
+    with pytest.raises(OSError, match="plant pages"):
+        Spool(1000, tmp_path / "bodies", shared=True).begin()
+    assert files(tmp_path) == []
+
+
+@root
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_shared_directory_that_a_stranger_made_is_refused(tmp_path, is_link):
+    theirs, bodies = tmp_path / "theirs", tmp_path / "bodies"
+    theirs.mkdir(mode=0o700)
+    if is_link:
+        bodies.symlink_to(theirs)
+    else:
+        bodies = theirs
+    os.chown(bodies, 4321, 4321, follow_symlinks=False)
+    with pytest.raises(OSError, match="plant pages"):
+        Spool(1000, bodies, shared=True).begin()
+    assert files(tmp_path) == []
+
+
+@root
+def test_a_directory_in_a_directory_of_its_owner_is_used(tmp_path):
+    for path in (tmp_path / "site", tmp_path / "site" / "bodies"):
+        path.mkdir(mode=0o700)
+        os.chown(path, 4321, 4321)
+    body = stored(Spool(1000, tmp_path / "site" / "bodies", shared=True))
+    assert os.stat(body.path).st_uid == 4321
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_directory_that_became_everybodys_is_not_used_again(tmp_path, shared):
+    spool = Spool(1000, tmp_path / "bodies", shared=shared)
+    first = stored(spool)
+    os.chmod(first.directory, 0o777)
+    if shared:
+        with pytest.raises(OSError, match="plant pages"):
+            spool.begin()
+    else:
+        assert stored(spool).directory != first.directory
+
+
+def somebodys(directory, monkeypatch):
+    """A directory of somebody else, seen by the superuser."""
+    for path in (directory, directory / "bodies"):
+        path.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(path, 4321, 4321)
+    monkeypatch.setattr(spool_module, "_user", lambda: 0)
+    return Spool(1000, directory / "bodies", shared=True)
+
+
+@root
+def test_the_superuser_gives_away_the_file_that_he_made_and_no_other(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("root's own")
+    spool = somebodys(tmp_path / "site", monkeypatch)
+    create = spool_module._create
+
+    def replaced_at_once(path):
+        file = create(path)
+        os.unlink(path)
+        os.symlink(victim, path)
+        return file
+
+    monkeypatch.setattr(spool_module, "_create", replaced_at_once)
+    with pytest.raises(OSError, match="no new file stays"):
+        spool.begin()
+    assert os.stat(victim).st_uid == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner")
+def test_a_file_that_cannot_be_given_away_is_not_left(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EPERM, "may not")
+
+    spool = somebodys(tmp_path / "site", monkeypatch)
+    monkeypatch.setattr(os, "chown", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(PermissionError, match="may not"):
+        spool.begin()
+    assert files(tmp_path) == []
 
 
 # --- processes --------------------------------------------------------------------------------------

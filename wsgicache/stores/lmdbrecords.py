@@ -12,7 +12,7 @@ from struct import Struct, error
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from ..body import FileBody
+from ..body import FileBody, is_file_name
 from ..codec import DecodeError, wire_name
 from ..entry import Entry, Stored
 from . import StoreError
@@ -140,9 +140,12 @@ class Filed(NamedTuple):
         """
         try:
             (size,) = NUMBER.unpack_from(raw)
-            return cls(size, raw[8 : 8 + SPACE + 16], raw[8 + SPACE + 16 :].decode("ascii"))
+            filed = cls(size, raw[8 : 8 + SPACE + 16], raw[8 + SPACE + 16 :].decode("ascii"))
         except (error, UnicodeDecodeError):
             raise DecodeError("not a file") from None
+        if not is_file_name(filed.file):
+            raise DecodeError("not the name of a file")
+        return filed
 
 
 FILE_HAND: Final = b"f"

@@ -7,6 +7,7 @@ The rules this file obeys:
 - A forked child removes nothing that its parent made.
 - A file that is being written is locked, and so is the directory of a living process. What is not locked,
   and what nobody names, was left by a process that was killed, and whoever comes next removes it.
+- Nothing is written to a directory that somebody else may have made, or may write to: he could plant pages.
 - An open file survives its removal: who is reading goes on, whatever is purged or evicted.
 - A body takes half of `max_bytes` at most; those that are being written take half as much again.
 """
@@ -88,14 +89,19 @@ class Spool:
             raise self._no_room()
         with self._lock:
             home = self._home
-            if home is None or not os.path.isdir(home.path):
+            if home is None or _trouble_with(home.path) is not None:
                 home = self._home = self._make_home()
         for _ in range(_TRIES):
             name = secrets.token_hex(16) + SUFFIX
             file = _create(os.path.join(home.path, name))
             if not self._shared:
                 break
-            _hand_over(Path(home.path, name))
+            try:
+                _hand_over(file.fileno(), home.path)
+            except BaseException:
+                file.close()
+                remove(os.path.join(home.path, name))
+                raise
             if _lock(file):
                 break
             file.close()  # somebody who removes leftovers took it for one
@@ -112,7 +118,10 @@ class Spool:
         assert self._parent is not None  # noqa: S101 - a shared one is somewhere
         if not self._parent.is_dir():
             self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _hand_over(self._parent)
+            _hand_over(str(self._parent), str(self._parent.parent))
+        problem = _trouble_with(str(self._parent))
+        if problem is not None:
+            raise OSError(errno.EPERM, problem, str(self._parent))
         return _Home(str(self._parent))
 
     def admit(self, writer: Writer, more: int) -> None:
@@ -415,8 +424,34 @@ def _user() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-def _hand_over(path: Path) -> None:
-    """What the superuser makes in somebody's directory stays usable for them."""
-    owner = os.stat(path.parent)
-    if hasattr(os, "chown") and _user() == 0 and owner.st_uid:
-        os.chown(path, owner.st_uid, owner.st_gid)
+def _hand_over(made: int | str, directory: str) -> None:
+    """What the superuser makes in somebody's directory stays usable for them.
+
+    Args:
+        made: a descriptor, because its owner may put anything else in the place of a name; or a directory.
+    """
+    owner = os.stat(directory)
+    if not hasattr(os, "chown") or _user() != 0 or not owner.st_uid:
+        return
+    if isinstance(made, int):
+        os.fchown(made, owner.st_uid, owner.st_gid)
+    else:
+        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _trouble_with(path: str) -> str | None:
+    """Why no bodies may be written to a directory: strangers could read them, and plant pages.
+
+    It is to be this user's, root's, or of who owns the directory that it is in.
+    """
+    try:
+        found = os.stat(path)
+        owners = {found.st_uid, os.lstat(path).st_uid}
+        above = os.stat(os.path.dirname(path)).st_uid
+    except OSError as error:
+        return str(error)
+    if not stat.S_ISDIR(found.st_mode):
+        return "that is no directory"
+    if hasattr(os, "geteuid") and (found.st_mode & 0o002 or not owners <= {_user(), 0, above}):
+        return "others made it, or may write there, and so plant pages; remove it, or name another spool_dir"
+    return None
