@@ -123,7 +123,7 @@ class Capture:
                 self._app_failed()
                 raise
         except BaseException:
-            self._close_iterable()
+            self._let_go()
             raise
 
     def _call(self) -> Iterable[bytes]:
@@ -683,10 +683,8 @@ class Capture:
             self._settle_rest()
         finally:
             try:
-                self._close_iterable()
+                self._let_go()
             finally:
-                if self._to_close is not None:
-                    self._to_close.close()
                 self._end()
 
     def _settle_rest(self) -> None:
@@ -698,6 +696,14 @@ class Capture:
                 next(self._iterator)
         if self._chunks is not None:
             self._drop_copy()
+
+    def _let_go(self) -> None:
+        """Close the app's iterable, and a file of ours."""
+        try:
+            self._close_iterable()
+        finally:
+            if self._to_close is not None:
+                self._to_close.close()
 
     def _close_iterable(self) -> None:
         iterable, self._iterable, self._iterator = self._iterable, (), _NOTHING

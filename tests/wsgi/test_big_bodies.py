@@ -595,3 +595,25 @@ def test_a_body_in_a_file_gets_no_coded_forms(new, tmp_path):
         assert (reply.body, reply.field("content-encoding")) == (page, None)
     assert reply.is_hit
     assert (app.calls, len(spooled(tmp_path))) == (1, 1)
+
+
+@pytest.mark.parametrize("answer", ["error", "304", "exception"])
+def test_a_server_that_refuses_the_head_leaves_no_file_open(new, tmp_path, answer):
+    app = Download(BODY, fields=[("ETag", '"v"')])
+    cache = new(app, stale_if_error=1000)
+    ask(cache, "/f")
+    cache.fake_clock.tick(700)
+    app.status, app.body = "304 Not Modified" if answer == "304" else "503 Down", b""
+
+    def refuse(*head):
+        raise ValueError("the server does not like this head")
+
+    def failing(environ, start_response):
+        raise RuntimeError("down")
+
+    if answer == "exception":
+        cache.app = failing
+    with pytest.raises(ValueError, match="does not like") as caught:
+        cache(make_environ("/f"), refuse)
+    assert open_files(tmp_path) == 0, "while the traceback is held"
+    del caught
