@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from wsgi_helpers import TEXT, Exchange, new_cache, text
 
 from wsgicache import Reason, Rule
+from wsgicache.body import make_etag
+from wsgicache.ready import Ready
 from wsgicache.testing import FakeClock, Response, ScriptedApp, ask, make_environ, run
 
 WINDOWS = ("Cache-Control", "max-age=60, stale-while-revalidate=60, stale-if-error=600")
@@ -384,3 +386,132 @@ def test_the_store_is_asked_only_about_an_answer_that_will_be_sent(switched, ask
     cache._steady, cache._confirm = clock, lambda slot: not asked.append(slot)
     assert ask(cache, "/one").body == b"page"
     assert len(asked) == asks
+
+
+# --- a hit, and what happens in the middle of it ---
+
+STEPS = ["the clock is read", "the clocks are compared", "the answer is made", "the answer was made"]
+
+
+class Interrupted:
+    """A site whose hits can be interrupted at any step by something that another thread would do."""
+
+    def __init__(self, monkeypatch, store):
+        self.version = 1
+        self.cache = new_cache(
+            self.app, store=store, stale_while_revalidate=0, rules=[Rule("/*", name="all")]
+        )
+        self.step, self.happening = None, None
+        engine, clock = self.cache.engine, self.cache._clock
+        steady, check, hit = self.cache._steady, clock.check, Ready.hit
+
+        def at(step, then):
+            def act(*args):
+                if step == self.step:
+                    self.step = None
+                    self.happening()
+                return then(*args)
+
+            return act
+
+        self.cache._steady = at(STEPS[0], steady)
+        monkeypatch.setattr(clock, "check", at(STEPS[1], check))
+
+        def made(*args):
+            at(STEPS[2], lambda: None)()
+            answer = hit(*args)
+            at(STEPS[3], lambda: None)()
+            return answer
+
+        monkeypatch.setattr(Ready, "hit", made)
+        self.engine = engine
+
+    def app(self, environ, start_response):
+        body = b"page %d" % self.version
+        headers = text(("X-Version", str(self.version)), ("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT"))
+        if "HTTP_IF_MODIFIED_SINCE" in environ:
+            start_response("304 Not Modified", headers[1:])
+            return []
+        start_response("200 OK", headers)
+        return [body]
+
+    def ask(self):
+        """One page with its own head: of one version, with one tag, and an Age that fits its ttl."""
+        reply = ask(self.cache, "/")
+        version = reply.field("X-Version")
+        assert reply.body == b"page " + version.encode() or self.is_freshened
+        if reply.is_hit:
+            assert reply.field("ETag") == make_etag(reply.body)
+            assert int(reply.field("Age")) + int(reply.cache["ttl"]) == 300
+        return version, reply
+
+    is_freshened = False
+
+    def tick(self):
+        self.cache.fake_clock.tick(1)
+
+    def hit(self):
+        self.ask()
+        self.ask()
+
+    def tick_and_hit(self):
+        self.tick()
+        self.hit()
+
+    def replace(self):
+        self.version += 1
+        self.cache.purge("/")
+        self.ask()
+
+    def replace_and_hit(self):
+        self.replace()
+        self.hit()
+
+    def clear(self):
+        self.version += 1
+        self.cache.clear()
+        self.hit()
+
+    def switch(self):
+        self.cache.rules["all"].enabled = False
+        self.cache.rules["all"].enabled = True
+        self.hit()
+
+    def freshen(self):
+        self.version += 1
+        self.is_freshened = True
+        self.cache.fake_clock.tick(301)
+        self.ask()
+
+
+@pytest.mark.parametrize("store", ["memory", "lmdb"])
+@pytest.mark.parametrize(
+    ("step", "before"), [*[(step, before) for step in STEPS for before in (0, 1)], (STEPS[0], 2)]
+)
+@pytest.mark.parametrize(
+    "happening",
+    ["tick", "hit", "tick_and_hit", "replace", "replace_and_hit", "clear", "switch", "freshen"],
+)
+def test_whatever_happens_in_the_middle_of_a_hit_pages_stay_whole_and_current(
+    monkeypatch, tmp_path, store, step, before, happening
+):
+    if store == "lmdb":
+        pytest.importorskip("lmdb")
+        store = f"lmdb://{tmp_path}/db?max_bytes=8MB"
+    site = Interrupted(monkeypatch, f"{store}://" if store == "memory" else store)
+    site.ask()
+    site.ask()
+    site.tick()
+    for _ in range(before):
+        site.ask()
+    site.happening, site.step = getattr(site, happening), step
+    site.ask()
+    assert site.step is None, "it did happen in the middle"
+    ages = []
+    for tick in (0, 0, 0, 1, 0, 0):
+        site.cache.fake_clock.tick(tick)
+        version, reply = site.ask()
+        assert version == str(site.version), "what was replaced never comes back"
+        ages.append(int(reply.field("Age") or 0))
+    assert ages == sorted(ages)
+    site.cache.close()
