@@ -342,13 +342,16 @@ class Capture:
         self._send(answer.status, list(answer.headers))
         return ShortBody(chunks, self.close)
 
-    def _from_entry(self, action: Action) -> tuple[Answer, Iterable[bytes]]:
-        """What an entry answers, and its chunks."""
+    def _from_entry(self, action: Action) -> tuple[Answer, Iterable[bytes]] | None:
+        """What an entry answers, and its chunks; None where the file of its body is gone."""
         fill = self._fill
         entry = fill.entry if action is Action.FRESHENED else fill.found.entry
         assert entry is not None  # noqa: S101 - both actions come from an entry
         made = fill.answer_entry(entry)
-        chunks = chunks_of(made, None)  # before anything is told of an answer that cannot be given
+        try:
+            chunks = chunks_of(made, None)  # before anything is told of an answer that cannot be given
+        except OSError:
+            return None
         if isinstance(chunks, FileChunks):
             self._to_close = chunks
         now = fill.engine.clock.wall()

@@ -617,3 +617,30 @@ def test_a_server_that_refuses_the_head_leaves_no_file_open(new, tmp_path, answe
         cache(make_environ("/f"), refuse)
     assert open_files(tmp_path) == 0, "while the traceback is held"
     del caught
+
+
+@pytest.mark.parametrize("status", ["304 Not Modified", "503 Down"])
+def test_a_file_that_is_gone_is_no_fault_where_a_stale_page_would_answer(new, tmp_path, status):
+    calls = []
+
+    def app(environ, start_response):
+        calls.append("HTTP_IF_NONE_MATCH" in environ)
+        fields = [("Content-Type", "text/plain"), ("ETag", '"v"'), ("Cache-Control", "max-age=600")]
+        if calls[-1]:
+            start_response(status, fields)
+            return []
+        start_response("200 OK", fields)
+        return [BODY]
+
+    cache = new(app, stale_if_error=1000)
+    ask(cache, "/f")
+    cache.fake_clock.tick(700)
+    (name,) = spooled(tmp_path)
+    os.unlink(name)
+    reply = ask(cache, "/f")
+    assert count(cache, Reason.CACHE_FAULT) == 0
+    if status.startswith("304"):
+        assert (reply.code, reply.body, calls) == (200, BODY, [False, True, False])
+        assert ask(cache, "/f").is_hit
+    else:
+        assert (reply.code, reply.body, calls) == (503, b"", [False, True])

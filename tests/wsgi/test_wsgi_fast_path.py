@@ -398,11 +398,9 @@ class Interrupted:
 
     def __init__(self, monkeypatch, store):
         self.version = 1
-        self.cache = new_cache(
-            self.app, store=store, stale_while_revalidate=0, rules=[Rule("/*", name="all")]
-        )
+        self.cache = new_cache(self.app, store=store, rules=[Rule("/*", name="all")])
         self.step, self.happening = None, None
-        engine, clock = self.cache.engine, self.cache._clock
+        clock = self.cache._clock
         steady, check, hit = self.cache._steady, clock.check, Ready.hit
 
         def at(step, then):
@@ -424,7 +422,6 @@ class Interrupted:
             return answer
 
         monkeypatch.setattr(Ready, "hit", made)
-        self.engine = engine
 
     def app(self, environ, start_response):
         body = b"page %d" % self.version
