@@ -25,6 +25,8 @@ from wsgicache.testing import ask
 
 ROOT = Path(__file__).resolve().parents[2]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+if sys.platform != "win32":
+    import fcntl
 NO_WARNING = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
@@ -331,6 +333,28 @@ def test_a_directory_that_is_just_being_made_is_not_swept(tmp_path):
     assert (young.exists(), old.exists()) == (True, False)
     assert (tmp_path / "somebody-else").exists()
     del body
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="directories cannot be locked")
+def test_a_living_process_keeps_its_directory_without_the_lock_in_it(tmp_path):
+    with child("private", tmp_path) as living:
+        (home,) = tmp_path.iterdir()
+        (home / "lock").unlink()  # a cleaner of temporary files took what was old
+        os.utime(home, (time.time() - 3600, time.time() - 3600))
+        descriptor = os.open(home, os.O_RDONLY)
+        try:
+            with pytest.raises(BlockingIOError):  # such cleaners pass by what is locked
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+        body = stored(Spool(1000, tmp_path))
+        assert len(files(home)) == 1
+        living.say("die")
+        living.wait(30)
+        os.utime(home, (time.time() - 3600, time.time() - 3600))
+        again = stored(Spool(1000, tmp_path))
+        assert not home.exists()
+        del body, again
 
 
 def test_a_shared_directory_is_swept_of_what_nobody_names_or_writes(tmp_path):

@@ -310,15 +310,36 @@ class _Home:
     def __init__(self, path: str, lock: io.FileIO | None = None) -> None:
         self.path: Final = path
         if lock is not None:
-            weakref.finalize(self, _leave, path, lock, os.getpid())
+            weakref.finalize(self, _leave, path, lock, _hold(path), os.getpid())
 
 
-def _leave(path: str, lock: io.FileIO, pid: int) -> None:
+def _leave(path: str, lock: io.FileIO, held: int | None, pid: int) -> None:
     if os.getpid() == pid:
         remove(os.path.join(path, _LOCK))
         with contextlib.suppress(OSError):
             os.rmdir(path)
+    if held is not None:
+        os.close(held)
     lock.close()
+
+
+def _hold(path: str) -> int | None:
+    """Lock a directory itself too, until the descriptor is closed; None where it cannot be.
+
+    Those who remove what is old among temporary files pass by what is locked so, and all that is in it
+    (tmpfiles.d(5)).
+    """
+    if _fcntl is None:
+        return None
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+    return None
 
 
 def _private_home(parent: Path | None) -> _Home:
@@ -348,8 +369,11 @@ def sweep_homes(parent: Path) -> None:
                 with _abandoned(path / _LOCK) as left:
                     if left:
                         shutil.rmtree(path)
-            elif time.time() - found.st_mtime > _YOUNG:
-                shutil.rmtree(path)
+            elif time.time() - found.st_mtime > _YOUNG and (held := _hold(str(path))) is not None:
+                try:
+                    shutil.rmtree(path)
+                finally:
+                    os.close(held)
 
 
 def sweep_files(directory: Path, named: Callable[[], set[str]]) -> None:
