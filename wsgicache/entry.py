@@ -54,6 +54,8 @@ class Terms(NamedTuple):
 _terms: dict[Terms, Terms] = {}
 _lines: dict[tuple[str, str], tuple[str, str]] = {}
 _heads: dict[Headers, Headers] = {}
+_LONG: Final = 4096
+"""Characters of a head that is not shared: what is kept for others outlives the entry that brought it."""
 
 
 def intern_terms(terms: Terms) -> Terms:
@@ -68,17 +70,17 @@ def intern_terms(terms: Terms) -> Terms:
 
 def intern_pairs(headers: Headers) -> Headers:
     """The same fields, with one object for equal heads and for equal lines: the pages of a site share most of
-    them."""
+    them. Long heads are left as they are."""
     known = _heads.get(headers)
     if known is not None:
         return known
-    if len(_lines) >= 4096:
+    if sum([len(value) for _, value in headers]) > _LONG:
+        return headers
+    if len(_lines) >= 4096 or len(_heads) >= 1024:
         _lines.clear()
-    if len(_heads) >= 1024:
         _heads.clear()
     shared = tuple(map(_lines.setdefault, headers, headers))
-    _heads[shared] = shared
-    return shared
+    return _heads.setdefault(shared, shared)
 
 
 class Entry:

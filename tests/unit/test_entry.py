@@ -36,6 +36,14 @@ def test_both_tables_are_bounded_and_go_on_working():
         assert len(entry_module._lines) <= 4096 + 1
 
 
+def test_no_long_head_is_kept_for_others():
+    for number in range(100):
+        long = (("Link", f"<{number}>" + "x" * 5000), ("ETag", f'"of a long head {number}"'))
+        assert intern_pairs(long) is long
+    assert not any(map(entry_module._lines.__contains__, long))
+    assert long not in entry_module._heads
+
+
 # --- nobody changes an entry ---
 
 PACKAGE = Path(entry_module.__file__).parent
