@@ -67,19 +67,16 @@ def _holds_token(page: bytes, end: int) -> bool:
     looked for in tags too. A page where that is much more than the page itself counts as holding a token.
     """
     start, left = 0, 2 * len(page)
-    while (tag := _TAG.search(page, start, end)) is not None:
-        start = tag.end()
-        inside = _INSIDE.match(page, start)
+    while left >= 0 and (tag := _TAG.search(page, start, end)) is not None:
+        inside = _INSIDE.match(page, tag.end())
         assert inside is not None  # noqa: S101 - it matches nothing at all, too
         text = inside[0]
-        left -= len(text)
-        if left < 0:
-            return True
         # `_WORDS` or a nonce: one of these is in everything that `_is_token` finds.
         speaks = b"srf" in text or b"token" in text or b"authenticator" in text or b"nonce" in text
         if speaks and _is_token(tag[1], text):
             return True
-    return False
+        start, left = tag.end(), left - len(text)
+    return left < 0
 
 
 def _is_token(tag: bytes, attributes: bytes) -> bool:
