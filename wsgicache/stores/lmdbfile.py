@@ -214,7 +214,7 @@ class File:
         owner = os.stat(self.directory)
         for name in (path, path.with_name(path.name + "-lock")):
             if owner.st_uid != 0 and os.stat(name).st_uid == 0:
-                os.chown(name, owner.st_uid, owner.st_gid)
+                os.chown(name, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def _sweep(self, boot: str, newest: int) -> None:
         """Remove files of earlier generations and boots, except what somebody may still write to."""
