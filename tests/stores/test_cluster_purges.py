@@ -256,6 +256,10 @@ def test_a_message_of_what_goes_everywhere_comes_when_all_have_it(tiers):
     write(near, Purge(Kind.GROUP, "gx"))
     until(lambda: [part._mark.seq for part in other.parts] == [seq + 1 for seq in seqs], 20, "all parts")
     assert set(beats) == {None}
-    assert len(beats) <= 2, "not one for each part"
-    write(near, Purge(Kind.URL, "p/x"))
-    until(lambda: frozenset({near.part_of_path("/x")}) in beats, 20, "the beat of one part")
+    assert len(beats) < len(other.parts) // 2, "not one for each part"
+
+    def beat_of_one_part():  # a beat that was due anyway may have been quicker than the message
+        write(near, Purge(Kind.URL, "p/x"))
+        return frozenset({near.part_of_path("/x")}) in beats
+
+    until(beat_of_one_part, 20, "the beat of one part")
