@@ -162,3 +162,9 @@ def test_size_and_place_share_a_number(size):
     for settled in (False, True, True, False):
         one.settled = settled
         assert (one.size, one.settled) == (size, settled)
+
+
+def test_equal_sizes_are_one_number():
+    slots = [Slot({}, f"k{number}", None, 5000 + number - number, 0) for number in range(2)]
+    assert slots[0].weight is slots[1].weight
+    assert [slot.size for slot in slots] == [5000, 5000]

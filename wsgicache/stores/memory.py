@@ -133,7 +133,7 @@ class MemoryStore:
 
     def set(self, key: str, stored: Stored, keep_until: float, token: int = 0) -> bool:
         """Store under a key, evicting what is asked for least; False where it was refused."""
-        size = stored.size() + _SLOT_BYTES
+        size = stored.size() + _SLOT_BYTES + 31 & ~31  # few sizes, which many slots share
         if len(key) != len(stored.key):
             size += _KEY_BYTES + len(key)
         if isinstance(stored, Entry) and type(stored.body) is not bytes:

@@ -38,7 +38,8 @@ class Slot:
         self.home = home
         self.key = key
         self.stored = stored
-        self.weight = 2 * size
+        weight = 2 * size
+        self.weight = _weights.get(weight) or _noted(weight)
         self.token = token
         self.visited = False
         self.stamp: object = None
@@ -60,6 +61,16 @@ class Slot:
     @settled.setter
     def settled(self, settled: bool) -> None:
         self.weight = self.weight & ~1 | settled
+
+
+_weights: dict[int, int] = {}
+
+
+def _noted(weight: int) -> int:
+    """The number, to be shared from now on; the table is bounded."""
+    if len(_weights) < 4096:
+        _weights[weight] = weight
+    return weight
 
 
 class Queue:
