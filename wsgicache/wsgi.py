@@ -103,8 +103,10 @@ class Middleware:
                     field = ready.field
                     key = ready.keys[get(field)] if field is not None else ready.select(key, get)
                     slot = self._peek(key)
-                    armed = slot is not None and (slot.stamp is stamp or self.engine.rearm(slot, stamp))
-                    ready = slot.ready if armed else None
+                    if slot is None or (slot.stamp is not stamp and not self.engine.rearm(slot, stamp)):
+                        ready = None
+                    else:
+                        ready = slot.ready
                 if (
                     ready is not None
                     and environ["REQUEST_METHOD"] == "GET"
