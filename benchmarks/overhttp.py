@@ -38,10 +38,12 @@ TRIES = 3
 CONNECTIONS = 32
 MICRO, MILLI = 1e6, 1e3
 THOROUGH = ("gunicorn", "fastpysgi")
-"""Servers on which every site is timed; on the others only the bare app and a hit."""
+"""Servers on which every site is timed; on the others only the bare app, with its own fields and with those
+of a hit, and a hit."""
 
 SITE_LABELS = {
     "bare": "bare constant WSGI app",
+    "fields": "the same, with the fields of a hit",
     "hit": "wsgicache: hit, memory",
     "lmdb": "wsgicache: hit, LMDB",
     "flask-caching": "Flask-Caching cached, SimpleCache",
@@ -138,7 +140,7 @@ class Row:
 
 def rows_of(server: str) -> list[str]:
     """The sites that are timed under a server."""
-    return list(SITE_LABELS) if server in THOROUGH else ["bare", "hit"]
+    return list(SITE_LABELS) if server in THOROUGH else ["bare", "fields", "hit"]
 
 
 def command_of(server: str, site: str, store: str) -> Callable[[int], list[str]]:
@@ -156,7 +158,7 @@ def start_site(server: str, site: str, core: int, stack: ExitStack) -> Row:
     needs(server)
     if server == "fastwsgi" and find_spec("pkg_resources") is None:
         raise Missing("pkg_resources, which fastwsgi imports: pip install 'setuptools<81'")
-    if site not in ("bare", "hit"):
+    if site not in ("bare", "fields", "hit"):
         needs(PACKAGES_OF.get(site, "flask"))
     store = stack.enter_context(lmdb_directory()) if site == "lmdb" else "memory://"
     # Some servers put their environment into every request's environ: it must not be this shell's.
@@ -198,7 +200,7 @@ def told_hit(row: Row, response: HTTPResponse) -> bool:
         )  # its own request's and the stored one's
     if row.server in ("nginx", "nginx-open"):
         return response.getheader("X-Cache-Status") == "HIT"
-    return response.getheader("Cache-Status") is None
+    return (response.getheader("Cache-Status") is not None) == (row.site == "fields")
 
 
 def check(row: Row) -> int:

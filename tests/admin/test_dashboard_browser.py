@@ -106,7 +106,8 @@ def opened(chromium, site, **options):
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     yield page
-    assert not [text for text in said if "status of 403" not in text]
+    harmless = ("status of 403", "Autofocus processing was blocked")  # the latter where a key came first
+    assert not [text for text in said if not any(known in text for known in harmless)]
     context.close()
 
 

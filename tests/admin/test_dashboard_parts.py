@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wsgicache.admin import figures, plots
@@ -57,6 +57,7 @@ def test_whatever_is_readable_can_be_seen(text):
 values = st.one_of(st.none(), st.floats(0, 1e15, allow_nan=False))
 
 
+@example([(1, None, 5e-324)], bars)
 @given(st.lists(st.tuples(st.integers(1, 5000), values, values), max_size=30), st.sampled_from([bars, lines]))
 def test_a_plot_is_well_formed_and_stays_inside(spans, draw):
     at, made = 10_000.0, []

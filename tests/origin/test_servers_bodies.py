@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,10 @@ def test_a_file_that_is_not_stored_goes_out_by_sendfile(gunicorn: Server, origin
     before = gunicorn.log().count("sendfile used: True")
     answer = gunicorn.get(page.path)
     assert (answer.detail, answer.body) == ("NOT_STORED_NO_STORE", LARGE)
+    for _ in range(500):  # it is logged after the last byte went out
+        if gunicorn.log().count("sendfile used: True") > before:
+            break
+        threading.Event().wait(0.02)
     assert gunicorn.log().count("sendfile used: True") == before + 1
 
 
@@ -260,6 +265,10 @@ def test_a_file_past_the_limit_goes_out_by_sendfile(gunicorn: Server, origin: Or
     before = gunicorn.log().count("sendfile used: True")
     answer = gunicorn.get(page.path)
     assert (answer.detail, answer.body) == ("NOT_STORED_TOO_LARGE", LARGE * 2)
+    for _ in range(500):  # it is logged after the last byte went out
+        if gunicorn.log().count("sendfile used: True") > before:
+            break
+        threading.Event().wait(0.02)
     assert gunicorn.log().count("sendfile used: True") == before + 1
 
 

@@ -135,7 +135,7 @@ def _y(value: float, top: float) -> float:
 
 def _round_up(value: float) -> float:
     """The next of 1, 2, 4, 10, 20, …, so that quarters of it are good to read."""
-    if value <= 0:
+    if value < 1e-300:  # nothing, or next to it: there is no power of ten below
         return 1.0
     power = 10.0 ** floor(log10(value))
     return next(float(step * power) for step in (1, 2, 4, 10) if value <= step * power * (1 + 1e-9))
