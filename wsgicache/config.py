@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from .compiled import SWITCH
 from .options import OPTIONS, OptionError, Settings, read_option, settings_from
 from .rules import Rule
 
@@ -45,7 +46,7 @@ def from_prefixed(source: Mapping[str, Any], where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     rules: list[Rule] = []
     for key, value in source.items():
-        if not isinstance(key, str) or not key.startswith(PREFIX):
+        if not isinstance(key, str) or not key.startswith(PREFIX) or key == SWITCH:
             continue
         if key.startswith(_RULE_VARIABLE):
             rules.append(Rule.parse(key[len(_RULE_VARIABLE) :].lower(), str(value)))

@@ -1,10 +1,9 @@
-"""The middleware: environ to facts, the hit path, and every other way an answer is delivered."""
+"""The middleware: every way an answer is delivered, but for the hit path (`wsgicache.hitpath`)."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -12,8 +11,8 @@ from .answer import Answer, answer
 from .capture import Bodiless, Capture
 from .collapse import Boarding, Flight
 from .engine import Engine
-from .entry import Entry, Headers
-from .environs import SAYS_NOTHING, changed, changes_for, knowing_no_forms, refresh_environ
+from .entry import Entry
+from .environs import changed, changes_for, knowing_no_forms, refresh_environ
 from .facts import CONDITIONALS, SECRET_HEADER, UNUSUAL, Facts
 from .fill import Fill
 from .forks import check as check_for_fork
@@ -21,28 +20,19 @@ from .forms import can_be_coded
 from .found import Found, place
 from .head import Head
 from .hints import CACHE, HINTS, IGNORE, Hints, Layers
+from .hitpath import HitPath
 from .outcome import Outcome, Reason
 from .passing import App, Closing, Environ, Header, HeadOnly, StartResponse, bodiless, for_client
 from .policy import Admission, invalidates, is_unsafe, request_directives
 from .queueing import Queue, groups_of
-from .ready import AGES, COLD, HIT_LINES
+from .ready import AGES
 from .sending import chunks_of, close
 
 _STORE_DOWN: Final[Reason] = Reason.STORE_DOWN
 """The member by itself: to read it from its enum costs as much as a call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Special:
-    """What an armed slot answers to a request that is not plain."""
-
-    status: str
-    headers: Headers
-    chunks: Iterable[bytes]
-    count: Callable[[], int]
-
-
-class Middleware:
+class Middleware(HitPath):
     """A WSGI app around a WSGI app. `WSGICache` adds what operators use.
 
     Args:
@@ -56,8 +46,7 @@ class Middleware:
         settings = engine.settings
         self._queue = Queue(engine)
         self._enabled = settings.enabled
-        # Any, because the hit path must not pay for telling mypy what an armed slot always has.
-        self._peek: Any = engine.peek
+        self._peek = engine.peek
         self._confirm = engine.confirm
         if engine.peek is None or not settings.enabled or settings.log:
             self._peek = _peek_nothing
@@ -78,117 +67,6 @@ class Middleware:
     def app(self, app: App) -> None:
         self._app = app
         self._ask = knowing_no_forms(app) if any([plan.encode for plan in self.engine.plans]) else app
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request: the hit path.
-
-        It serves only what `Engine._arm` has judged under the stamp still in force, to requests that have
-        nothing unusual about them; whatever else comes goes to `_serve`, which knows every case. Raw
-        values make the key: see `wsgicache.key` for why an unchecked key can do no harm. It is one
-        function, without helpers, because a call costs as much here as three look-ups.
-        """
-        sent = None
-        try:
-            get = environ.get
-            stamp = self.engine.stamp
-            scheme = environ["wsgi.url_scheme"]
-            path = get("SCRIPT_NAME", "") + environ["PATH_INFO"]
-            query = get("QUERY_STRING", "")
-            key = f"{path}\0{query}\0{environ['HTTP_HOST']}\0{scheme}"
-            slot = self._peek(key)
-            if slot is not None and (slot.stamp is stamp or self.engine.rearm(slot, stamp)):
-                ready = slot.ready
-                if ready.keys is not None:  # the response varies: a second key
-                    slot.visited = True
-                    field = ready.field
-                    key = ready.keys[get(field)] if field is not None else ready.select(key, get)
-                    slot = self._peek(key)
-                    if slot is None or (slot.stamp is not stamp and not self.engine.rearm(slot, stamp)):
-                        ready = None
-                    else:
-                        ready = slot.ready
-                if (
-                    ready is not None
-                    and environ["REQUEST_METHOD"] == "GET"
-                    and (
-                        (raw := get("RAW_URI") or get("REQUEST_URI") or path) == path
-                        or (query and raw == f"{path}?{query}")
-                    )
-                    and get("HTTP_X_FORWARDED_PROTO", scheme) == scheme
-                    and not get("CONTENT_LENGTH")
-                    and ((cookie := get("HTTP_COOKIE")) is None or ready.cookies[cookie])
-                    and (self._unusual.isdisjoint(environ) or self._agrees(environ))
-                ):
-                    slot.visited = True
-                    now = self._steady()
-                    until, sent, chunks = slot.hot
-                    if now >= until:
-                        self._clock.check(now)
-                        trusted_until = ready.trust.until
-                        # Trust is renewed after the stamp is replaced: in this order none of them is too new
-                        # for the other.
-                        hit = ready.hit(slot, now, trusted_until) if self.engine.stamp is stamp else COLD
-                        _, sent, chunks = hit
-                    if self._confirm is not None and sent is not None and not self._confirm(slot):
-                        sent = None  # others replaced it, or purged it
-                elif ready is not None and (ready := self._special(environ, slot, ready)) is not None:
-                    sent, chunks = ready.headers, ready.chunks
-        except Exception:
-            sent = None  # stale, a strange environ, or a clock that was set: the long way knows
-        if sent is None:
-            return self._serve(environ, start_response)
-        ready.count()
-        start_response(ready.status, [*sent])
-        return [*chunks]  # a list of one: some servers have a quicker way for that, and for no tuple
-
-    def _agrees(self, environ: Environ, besides: Container[str] = ()) -> bool:
-        """Whether what is unusual is only what some proxies and servers set on every request, and says
-        nothing new.
-
-        Args:
-            besides: what else may be there.
-        """
-        for name in self._unusual & environ.keys():
-            says_nothing = SAYS_NOTHING.get(name)
-            if name in besides:
-                continue
-            if says_nothing is None or not says_nothing(environ[name], environ):
-                return False
-        return True
-
-    def _special(self, environ: Environ, slot: Any, ready: Any) -> Special | None:
-        """The answer of an armed slot to a HEAD, a conditional request or one for a range; its fields are
-        the whole head. None where the long way has to decide.
-
-        It asks what the hit path asks, in the same order, and lets pass what `answer` knows about.
-        """
-        get = environ.get
-        if environ["REQUEST_METHOD"] == "HEAD":
-            if not self._methods_alike:
-                return None  # another rule may hold for it
-        elif not (environ["REQUEST_METHOD"] == "GET" and any([name in environ for name in CONDITIONALS])):
-            return None
-        facts = Facts(environ)
-        path, query, raw = facts.path, facts.query, facts.raw
-        if not (
-            (raw is None or raw == path or (query and raw == f"{path}?{query}"))
-            and get("HTTP_X_FORWARDED_PROTO", facts.scheme) == facts.scheme
-            and not get("CONTENT_LENGTH")
-            and (facts.cookie is None or ready.cookies[facts.cookie])
-            and self._agrees(environ, CONDITIONALS)
-        ):
-            return None
-        slot.visited = True
-        now = self._steady()
-        self._clock.check(now)
-        age = ready.age_at(slot.stored, now, ready.trust.until)
-        if slot.stamp is not self.engine.stamp:
-            return None
-        if self._confirm is not None and not self._confirm(slot):
-            return None
-        made = answer(slot.stored, facts)  # of bytes: a body in a file is never armed
-        headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
-        return Special(made.status, headers, made.chunks, ready.count)  # type: ignore[arg-type]
 
     # --- every other request -----------------------------------------------------------------------
 

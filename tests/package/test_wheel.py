@@ -2,6 +2,7 @@
 
 import configparser
 import email
+import os
 import shutil
 import subprocess
 import sys
@@ -13,24 +14,36 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "instance", "*.sqlite3")
+LEFT_OUT = shutil.ignore_patterns(
+    ".*", "__pycache__", "*.egg-info", "build", "dist", "instance", "*.sqlite3", "*.so"
+)
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built from a copy, so that nothing is left behind in the repository."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(folder, **environ):
+    """A wheel, built from a copy, so that nothing is left behind in the repository."""
     shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     done = subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, "./source"],
+        [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, "./source"],
         cwd=folder,
+        env={**os.environ, **environ},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = folder.glob("*.whl")
     return file
+
+
+def install(wheel, site):
+    subprocess.run(
+        [*PIP, "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel], check=True
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("wheel"), WSGICACHE_COMPILED="")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +68,7 @@ def test_every_module_is_in_it_and_no_stray_file(names):
     package = {
         str(file.relative_to(ROOT))
         for file in (ROOT / "wsgicache").rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so"
     }
     assert {name for name in names if ".dist-info/" not in name} == package
 
@@ -106,8 +119,7 @@ def test_it_says_what_it_is(declared):
 
 
 def test_installed_by_itself_it_imports_and_its_entry_points_load(wheel, tmp_path):
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", "--no-index", "--target", tmp_path / "site", wheel], check=True)
+    install(wheel, tmp_path / "site")
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path / "site")!r})
@@ -122,6 +134,22 @@ for point in installed.entry_points:
     assert callable(point.load())
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_compiled_build_is_made_where_it_is_asked_for(tmp_path):
+    wheel = build(tmp_path, WSGICACHE_COMPILED="1")
+    assert not wheel.name.endswith("-any.whl")
+    install(wheel, tmp_path / "site")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "site")!r})
+from wsgicache import WSGICache, hitpath
+assert hitpath.__file__.startswith({str(tmp_path)!r})
+assert hitpath.COMPILED and issubclass(WSGICache, hitpath.CompiledHitPath)
+"""
+    environ = {name: value for name, value in os.environ.items() if name != "WSGICACHE_COMPILED"}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environ, check=True)
 
 
 def test_the_version_is_stated_once(declared):

@@ -43,7 +43,7 @@ LAYERS = {
         "opening", "engine", "fill", "queueing", "config", "explain", "purge",
         "inventory", "warm", "checks",
     ],
-    "4 adapter": ["passing", "sending", "behind", "capture", "environs", "wsgi"],
+    "4 adapter": ["passing", "sending", "behind", "capture", "environs", "hitpath", "wsgi"],
     "5 faces": [
         "admin", "admin.guard", "admin.endpoint", "admin.dashboard", "admin.pages", "admin.overview",
         "admin.entries", "admin.figures", "admin.plots", "admin.session", "cache", "client", "metrics",
@@ -57,8 +57,8 @@ LAYERS = {
 }  # fmt: skip
 """Modules by layer. A module may import its own layer and those above it in this list."""
 
-ANYWHERE = {"_version"}
-"""A module that imports nothing of ours."""
+ANYWHERE = {"_version", "compiled"}
+"""Modules that import nothing of ours in Python."""
 
 OUTER_WORLD = {
     "time",

@@ -1,10 +1,11 @@
-"""The hit path is a short cut, never another opinion: over random traffic a cache that has it and one that
-goes the long way each time give the same replies, count the same reasons and ask the app for the same."""
+"""The hit path is a short cut, never another opinion: over random traffic caches that have it, in Python and
+in C, and one that goes the long way each time give the same replies, count the same reasons and ask the app
+for the same."""
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from wsgi_helpers import TEXT, Exchange, new_cache, text
+from wsgi_helpers import HIT_PATHS, TEXT, Exchange, PureCache, new_cache, text
 
 from wsgicache import Reason, Rule
 from wsgicache.body import make_etag
@@ -150,19 +151,23 @@ ROUNDS = st.lists(
 
 
 class Twin:
-    """Two caches that see the same: one as it is, one without its fast path."""
+    """Caches that see the same: one with each hit path, and a last one without any."""
 
     def __init__(self, profile, encode=()):
         self.world = {"version": 0}
         self.clock = FakeClock()
-        self.sites = [Site(self.world), Site(self.world)]
-        self.caches = [self._cache(site, profile, encode) for site in self.sites]
-        self.caches[1]._peek = lambda key: None
+        kinds = [*HIT_PATHS.values(), PureCache]
+        self.sites = [Site(self.world) for _ in kinds]
+        self.caches = [
+            self._cache(kind, site, profile, encode) for kind, site in zip(kinds, self.sites, strict=True)
+        ]
+        self.caches[-1]._peek = lambda key: None
         self.hits = 0
 
-    def _cache(self, site, profile, encode):
+    def _cache(self, kind, site, profile, encode):
         cache = new_cache(
             site,
+            kind,
             clock=self.clock,
             profile=profile,
             secret="hush",
@@ -181,10 +186,11 @@ class Twin:
         return cache
 
     def compare(self, extra):
-        fast, slow = (self._run(cache, extra) for cache in self.caches)
-        assert fast == slow
-        assert self.sites[0].seen == self.sites[1].seen
-        self.hits += isinstance(fast[1], list) and any("; hit" in value for _, value in fast[1])
+        *fast, slow = [self._run(cache, extra) for cache in self.caches]
+        for reply, site in zip(fast, self.sites, strict=False):
+            assert reply == slow
+            assert site.seen == self.sites[-1].seen
+        self.hits += isinstance(slow[1], list) and any("; hit" in value for _, value in slow[1])
 
     def _run(self, cache, extra):
         try:
@@ -234,7 +240,7 @@ def test_both_ways_agree_over_random_traffic(profile, encode, pool, rounds):
             twin.compare(pool[which % len(pool)])
         getattr(twin, kind)(value)
     counts = [{name: n for name, n in cache.stats().items() if name != "store"} for cache in twin.caches]
-    assert counts[0] == counts[1]
+    assert all(one == counts[-1] for one in counts)
     event(f"hits: {min(twin.hits, 5)}")
 
 
@@ -267,11 +273,19 @@ def test_each_odd_value_on_each_warm_page(name):
                 twin.compare({"PATH_INFO": path, name: value})
 
 
-def test_the_fast_path_is_there(monkeypatch):
+@pytest.fixture(params=["python", "compiled"])
+def kind(request):
+    """A cache with each of the hit paths."""
+    if request.param not in HIT_PATHS:
+        pytest.skip("the compiled hit path is not there: WSGICACHE_COMPILED=1 pip install --editable .")
+    return HIT_PATHS[request.param]
+
+
+def test_the_fast_path_is_there(monkeypatch, kind):
     """Otherwise the tests above compare the long way with itself."""
     headers = text(("Vary", "Accept-Language"))
     for answer in (Response(body=b"page"), Response(headers=headers, body=b"page")):
-        cache = new_cache(ScriptedApp(answer))
+        cache = new_cache(ScriptedApp(answer), kind)
         ask(cache)
         ask(cache)
         monkeypatch.setattr(cache.engine, "look_up", None)
@@ -292,8 +306,8 @@ def test_the_fast_path_is_there(monkeypatch):
         ({"headers": {"Range": "bytes=9-"}}, 416, b""),
     ],
 )
-def test_heads_conditionals_and_ranges_need_no_look_up(monkeypatch, asked, code, body):
-    cache = new_cache(ScriptedApp(Response(headers=text(("ETag", '"v"')), body=b"page")))
+def test_heads_conditionals_and_ranges_need_no_look_up(monkeypatch, kind, asked, code, body):
+    cache = new_cache(ScriptedApp(Response(headers=text(("ETag", '"v"')), body=b"page")), kind)
     ask(cache)
     ask(cache)
     cache.fake_clock.tick(7)
@@ -305,9 +319,11 @@ def test_heads_conditionals_and_ranges_need_no_look_up(monkeypatch, asked, code,
     assert cache.stats()["hits"] == 2
 
 
-def test_a_rule_for_one_method_holds_for_a_head_of_an_armed_page():
+def test_a_rule_for_one_method_holds_for_a_head_of_an_armed_page(kind):
     cache = new_cache(
-        ScriptedApp(Response(body=b"page")), rules=[Rule("/", bypass=True, methods=("HEAD",), name="heads")]
+        ScriptedApp(Response(body=b"page")),
+        kind,
+        rules=[Rule("/", bypass=True, methods=("HEAD",), name="heads")],
     )
     ask(cache)
     assert ask(cache).is_hit
@@ -315,18 +331,18 @@ def test_a_rule_for_one_method_holds_for_a_head_of_an_armed_page():
     assert ask(cache).is_hit
 
 
-def test_hits_are_logged_where_decisions_are(caplog):
+def test_hits_are_logged_where_decisions_are(caplog, kind):
     caplog.set_level("INFO", logger="wsgicache.decisions")
-    cache = new_cache(ScriptedApp(Response(body=b"page")), log=True)
+    cache = new_cache(ScriptedApp(Response(body=b"page")), kind, log=True)
     for _ in range(5):
         ask(cache)
     assert sum("reason=HIT" in line for line in caplog.messages) == 4
     assert len(caplog.messages) == 5
 
 
-def test_a_hit_is_a_list_of_one_that_is_the_servers_own():
+def test_a_hit_is_a_list_of_one_that_is_the_servers_own(kind):
     """bjoern and granian send a list of one the short way; what is done to it reaches no other visitor."""
-    cache = new_cache(ScriptedApp(Response(headers=text(), body=b"page")))
+    cache = new_cache(ScriptedApp(Response(headers=text(), body=b"page")), kind)
     for _ in range(2):
         ask(cache)
     sent = cache(make_environ(), lambda status, headers: None)
@@ -340,10 +356,10 @@ def test_a_hit_is_a_list_of_one_that_is_the_servers_own():
 # --- what is held for a hit ---
 
 
-def slots_after(*urls, clock=None):
+def slots_after(kind, *urls):
     """The slots of pages that were stored and hit once each, a second later."""
     app = ScriptedApp(Response(headers=TEXT, body=b"page"))
-    cache = new_cache(app, clock=clock or FakeClock())
+    cache = new_cache(app, kind)
     for url in urls:
         ask(cache, url)
     cache.fake_clock.tick(1)
@@ -352,15 +368,15 @@ def slots_after(*urls, clock=None):
     return cache, [cache.store.peek(f"{url}\0\0example.com\0http") for url in urls]
 
 
-def test_pages_stored_on_equal_terms_share_what_the_hit_path_knows():
-    _, (one, two) = slots_after("/one", "/two")
+def test_pages_stored_on_equal_terms_share_what_the_hit_path_knows(kind):
+    _, (one, two) = slots_after(kind, "/one", "/two")
     assert one.ready is not None
     assert one.ready is two.ready
     assert one.stored.fields is two.stored.fields
 
 
-def test_the_whole_head_is_held_only_while_a_page_is_hit_more_than_once_a_second():
-    cache, (slot,) = slots_after("/one")
+def test_the_whole_head_is_held_only_while_a_page_is_hit_more_than_once_a_second(kind):
+    cache, (slot,) = slots_after(kind, "/one")
     heads = []
     for tick in (0, 0, 0, 1, 0, 5, 0):
         cache.fake_clock.tick(tick)
@@ -374,8 +390,8 @@ def test_the_whole_head_is_held_only_while_a_page_is_hit_more_than_once_a_second
 @pytest.mark.parametrize(
     ("switched", "asks"), [(False, 1), (True, 0)], ids=["as it was", "switched just now"]
 )
-def test_the_store_is_asked_only_about_an_answer_that_will_be_sent(switched, asks):
-    cache, _ = slots_after("/one")
+def test_the_store_is_asked_only_about_an_answer_that_will_be_sent(kind, switched, asks):
+    cache, _ = slots_after(kind, "/one")
     steady, asked = cache._steady, []
 
     def clock():
@@ -396,9 +412,9 @@ STEPS = ["the clock is read", "the clocks are compared", "the answer is made", "
 class Interrupted:
     """A site whose hits can be interrupted at any step by something that another thread would do."""
 
-    def __init__(self, monkeypatch, store):
+    def __init__(self, monkeypatch, kind, store):
         self.version = 1
-        self.cache = new_cache(self.app, store=store, rules=[Rule("/*", name="all")])
+        self.cache = new_cache(self.app, kind, store=store, rules=[Rule("/*", name="all")])
         self.step, self.happening = None, None
         clock = self.cache._clock
         steady, check, hit = self.cache._steady, clock.check, Ready.hit
@@ -490,12 +506,12 @@ class Interrupted:
     ["tick", "hit", "tick_and_hit", "replace", "replace_and_hit", "clear", "switch", "freshen"],
 )
 def test_whatever_happens_in_the_middle_of_a_hit_pages_stay_whole_and_current(
-    monkeypatch, tmp_path, store, step, before, happening
+    monkeypatch, tmp_path, kind, store, step, before, happening
 ):
     if store == "lmdb":
         pytest.importorskip("lmdb")
         store = f"lmdb://{tmp_path}/db?max_bytes=8MB"
-    site = Interrupted(monkeypatch, f"{store}://" if store == "memory" else store)
+    site = Interrupted(monkeypatch, kind, f"{store}://" if store == "memory" else store)
     site.ask()
     site.ask()
     site.tick()

@@ -12,7 +12,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from wsgi_helpers import new_cache
+from wsgi_helpers import HIT_PATHS, PureCache, new_cache
 
 import wsgicache.testing
 from wsgicache import Rule
@@ -121,10 +121,20 @@ BUDGETS = {
 def test_work_stays_within_its_budget(kind):
     request, told, calls, lines = BUDGETS[kind]
     rules = [Rule("/closed/*", bypass=True), Rule("/ruled", ttl=60)] if "rule" in kind else []
-    status, done = work(new_cache(app, rules=rules), **request)
+    status, done = work(new_cache(app, PureCache, rules=rules), **request)
     assert told in status
     assert done.calls <= calls, f"{done.calls} calls"
     assert done.lines <= lines, f"{done.lines} lines"
+
+
+@pytest.mark.skipif("compiled" not in HIT_PATHS, reason="the compiled hit path is not there")
+@pytest.mark.parametrize("kind", ["hit", "hit of a variant", "hit, rules"])
+def test_a_compiled_hit_runs_no_python_of_ours(kind):
+    request, told, _, _ = BUDGETS[kind]
+    rules = [Rule("/ruled", ttl=60)] if "rule" in kind else []
+    status, done = work(new_cache(app, HIT_PATHS["compiled"], rules=rules), **request)
+    assert told in status
+    assert (done.calls, done.lines) == (0, 0)
 
 
 def test_what_an_entry_takes_in_memory():

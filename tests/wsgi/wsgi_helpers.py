@@ -4,6 +4,7 @@ hand back what they got."""
 import threading
 
 from wsgicache import WSGICache
+from wsgicache.hitpath import COMPILED, PureHitPath
 from wsgicache.testing import FakeClock, Reply, make_environ
 
 TEXT = [("Content-Type", "text/plain")]
@@ -20,10 +21,20 @@ def length(number):
     return ("Content-Length", str(number))
 
 
-def new_cache(app, **options):
+class PureCache(WSGICache):
+    """A cache whose hit path is the one in Python, also where the compiled one was built."""
+
+    __call__ = PureHitPath.__call__
+
+
+HIT_PATHS = {"python": PureCache, "compiled": WSGICache} if COMPILED else {"python": PureCache}
+"""The hit paths that there are here, by name."""
+
+
+def new_cache(app, kind=WSGICache, **options):
     """A cache with a clock that stands still, found as `cache.fake_clock`."""
     clock = options.setdefault("clock", FakeClock())
-    cache = WSGICache(app, **options)
+    cache = kind(app, **options)
     cache.fake_clock = clock
     return cache
 
