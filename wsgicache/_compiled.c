@@ -605,20 +605,36 @@ begins(const unsigned char *at, const unsigned char *end, const char *word)
 }
 
 /* The end of the name of a tag that may hold a token; NULL where it is another one. `_TAG` of tokens.py. */
-static const unsigned char *
+static inline const unsigned char *
 tag_name(const unsigned char *at, const unsigned char *end)
 {
-    static const char *const names[] = {"input", "meta", "script", "style", "link"};
+    const char *name;
+    const unsigned char *after;
+    unsigned char next;
 
-    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
-        if (begins(at, end, names[n])) {
-            const unsigned char *after = at + strlen(names[n]);
-            unsigned char next = after == end ? ' ' : lower(*after);
-            int goes_on = (next >= 'a' && next <= 'z') || (next >= '0' && next <= '9') || next == '_';
-            return goes_on ? NULL : after;
-        }
+    if (end - at < 4)
+        return NULL;
+    switch (lower(*at)) {
+    case 'i':
+        name = "input";
+        break;
+    case 'm':
+        name = "meta";
+        break;
+    case 'l':
+        name = "link";
+        break;
+    case 's':
+        name = lower(at[1]) == 'c' ? "script" : "style";
+        break;
+    default:
+        return NULL;
     }
-    return NULL;
+    if (!begins(at, end, name))
+        return NULL;
+    after = at + strlen(name);
+    next = after == end ? ' ' : lower(*after);
+    return (next >= 'a' && next <= 'z') || (next >= '0' && next <= '9') || next == '_' ? NULL : after;
 }
 
 /* Where what a tag holds ends: at its `>`, or with the page. `_INSIDE` of tokens.py. */

@@ -20,7 +20,7 @@ from wsgicache.hitpath import HitPath, PureHitPath
 from wsgicache.testing import Response, ScriptedApp, ask, make_environ
 from wsgicache.tokens import _search
 
-built = pytest.mark.skipif(twin is None, reason=f"not built: {SWITCH}=1 pip install --editable .")
+built = pytest.mark.skipif(twin is None, reason=f"not built: {SWITCH}=twin pip install --editable .")
 HEAD = [*TEXT, ("Vary", "Accept-Language"), ("ETag", '"v"')]
 BODY = b"page" * 50
 
@@ -29,7 +29,7 @@ BODY = b"page" * 50
 def cache(request):
     """A cache with a page that its hit path answers."""
     if request.param not in HIT_PATHS:
-        pytest.skip(f"the compiled hit path is not there: {SWITCH}=1 pip install --editable .")
+        pytest.skip(f"the compiled hit path is not there: {SWITCH}=twin pip install --editable .")
     cache = new_cache(ScriptedApp(Response(headers=text(), body=BODY)), HIT_PATHS[request.param])
     for _ in range(3):
         ask(cache)
@@ -183,7 +183,8 @@ def test_nothing_leaks(kind):
         tracemalloc.stop()
     assert grown < 8000, "bytes after 1,000 requests"
     after = [sys.getrefcount(one) for one in shared]
-    assert max(abs(one - other) for one, other in zip(counts, after, strict=True)) < 200
+    most = max(abs(one - other) for one, other in zip(counts, after, strict=True))
+    assert most < 500, "one for each request would be 1,000"
 
 
 def test_a_cache_that_nobody_has_goes(cache):

@@ -277,7 +277,7 @@ def test_each_odd_value_on_each_warm_page(name):
 def kind(request):
     """A cache with each of the hit paths."""
     if request.param not in HIT_PATHS:
-        pytest.skip("the compiled hit path is not there: WSGICACHE_COMPILED=1 pip install --editable .")
+        pytest.skip("the compiled hit path is not there: WSGICACHE_COMPILED=twin pip install --editable .")
     return HIT_PATHS[request.param]
 
 
