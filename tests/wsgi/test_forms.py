@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from wsgi_helpers import PATIENCE, Call, new_cache, results
 
 from wsgicache import Rule, encode
-from wsgicache.encode import is_form
+from wsgicache.encode import is_form, with_tag
 from wsgicache.entry import Entry, Variants
+from wsgicache.found import place
 from wsgicache.testing import FailingStore, Response, ScriptedApp, ask
 
 HTML = ("Content-Type", "text/html")
@@ -388,6 +389,35 @@ def test_a_client_that_refuses_identity_gets_a_form_that_is_no_smaller():
     assert (refusing.field("content-encoding"), zlib.decompress(refusing.body, 31)) == ("gzip", NOISE)
 
 
+@pytest.mark.parametrize("name", ["gzip", "br", "zstd"])
+def test_what_does_not_become_smaller_is_not_tried_for_each_client_that_refuses_identity(compressed, name):
+    site = Site(page(("ETag", '"v1"'), body=NOISE))
+    site.ask(headers={})
+    refusing = {"Accept-Encoding": f"{name}, identity;q=0"}
+    replies = [site.ask(headers=refusing) for _ in range(4)]
+    assert compressed == [name]  # the others are packed as they are
+    for reply in replies:
+        assert (reply.is_hit, reply.field("content-encoding")) == (True, name)
+        assert DECODE[name](reply.body) == NOISE
+        assert reply.field("content-length") == str(len(reply.body))
+    (tag,) = {reply.field("etag") for reply in replies}
+    assert tag.startswith(f'"v1-{name}-')
+    assert len({reply.body for reply in replies}) == 1  # a strong tag names bytes
+    assert site.ask(headers={**refusing, "If-None-Match": tag}).code == 304
+    assert site.ask(headers={"Accept-Encoding": name}).field("etag") == '"v1"'
+    part = site.ask(headers={**refusing, "Range": "bytes=10-19", "If-Range": tag})
+    assert (part.code, part.body) == (206, replies[0].body[10:20])
+
+
+def test_a_client_that_refuses_identity_gets_a_form_that_cannot_be_stored():
+    store = FailingStore()
+    site = Site(store=store)
+    site.ask(headers={})
+    store.failing.add("set")
+    for _ in range(2):
+        assert coding(site.ask(headers={"Accept-Encoding": "gzip, identity;q=0"})) == "gzip"
+
+
 @pytest.mark.parametrize("field", ["identity;q=0", "*;q=0", "deflate, identity;q=0"])
 def test_where_nothing_is_acceptable_the_app_decides(field):
     site = Site()
@@ -471,25 +501,156 @@ def test_the_app_is_asked_about_its_own_tag():
     assert site.app.seen[-1]["HTTP_IF_NONE_MATCH"] == '"v1"'
     assert (reply.code, reply.cache["fwd-status"], coding(reply)) == (200, "304", None)
     assert reply.all("vary") == ["Accept-Encoding"]
-    again = site.made()
+    again = site.ask()
     assert (coding(again), again.all("vary")) == ("gzip", ["Accept-Encoding"])
     assert site.app.calls == 2
 
 
-def test_a_freshened_page_has_no_old_forms(compressed):
-    site = Site(page(("ETag", '"v1"'), ("Cache-Control", "max-age=10")))
+# --- what stays of the forms of a page that was fetched again ----------------------------------------
+
+
+SHORT = ("Cache-Control", "max-age=10")
+
+
+def unchanged(*headers):
+    return Response("304 Not Modified", [*headers], b"")
+
+
+@pytest.mark.parametrize("tag", ['"v1"', 'W/"v1"'])
+def test_a_freshened_page_keeps_its_forms(compressed, tag):
+    site = Site(page(("ETag", tag), SHORT))
+    before = site.made()
+    site.made(headers={"Accept-Encoding": "br"})
+    site.tick(11)
+    site.app.answers(unchanged(("ETag", tag), ("Cache-Control", "max-age=20"), ("X-Turn", "2")))
+    assert site.ask(headers={}).cache["fwd-status"] == "304"
+    for field in ("gzip", "br"):
+        reply = site.ask(headers={"Accept-Encoding": field})
+        assert (reply.is_hit, coding(reply), reply.cache["ttl"], reply.field("age")) == (
+            True,
+            field,
+            "20",
+            "0",
+        )
+        assert reply.field("x-turn") == "2"
+    assert site.ask().field("etag") == before.field("etag")
+    assert sorted(compressed) == ["br", "gzip"]
+    assert site.app.calls == 2
+
+
+@pytest.mark.parametrize("lines", [(), (("ETag", '"v1"'),)], ids=["our tag", "the app's"])
+def test_a_page_that_is_fetched_again_and_says_the_same_keeps_its_forms(compressed, lines):
+    site = Site(page(SHORT, *lines))
+    before = site.made()
+    for turn in (2, 3):
+        site.tick(11)
+        site.app.answers(page(SHORT, *lines, ("X-Turn", str(turn))))
+        assert site.ask(headers={}).stored
+        reply = site.ask()
+        assert (reply.is_hit, coding(reply), reply.field("x-turn")) == (True, "gzip", str(turn))
+        assert reply.field("etag") == before.field("etag")
+    assert compressed == ["gzip"]
+    site.cache.purge("/", soft=True)
+    assert site.ask().stored
+    assert (coding(site.ask()), compressed) == ("gzip", ["gzip"])
+
+
+def test_the_forms_of_a_page_have_its_new_tag(compressed):
+    site = Site(page(("ETag", '"v1"'), SHORT))
     site.made()
     site.tick(11)
-    site.app.answers(
-        Response(
-            "304 Not Modified", [("ETag", '"v1"'), ("Cache-Control", "max-age=10"), ("X-Turn", "2")], b""
-        )
-    )
-    site.ask(headers={})
-    assert not site.forms()
-    reply = site.made()
-    assert (reply.field("x-turn"), coding(reply), reply.field("age")) == ("2", "gzip", "0")
+    site.app.answers(page(("ETag", '"v2"'), SHORT))
+    assert site.ask().stored
+    assert site.ask().field("etag").startswith('"v2-gzip-')
+    assert compressed == ["gzip"]
+
+
+def test_a_body_that_does_not_become_smaller_is_not_tried_again_when_it_is_fetched_again(compressed):
+    site = Site(page(SHORT, body=NOISE))
+    for _ in range(3):
+        for _ in range(3):
+            assert site.ask().body == NOISE
+        site.tick(11)
+    assert compressed == ["gzip"]
+    assert site.app.calls == 3
+
+
+@pytest.mark.parametrize("how", ["body", "purged", "cleared", "another library", "a weak tag before"])
+def test_forms_that_may_not_stay_go(compressed, how, monkeypatch):
+    tag = 'W/"v1"' if how == "a weak tag before" else '"v1"'
+    site = Site(page(("ETag", tag), SHORT))
+    site.made()
+    site.tick(11)
+    if how == "purged":  # whoever purges wants all of it made anew
+        site.cache.purge("/")
+    elif how == "cleared":
+        site.cache.clear()
+    elif how != "body":  # a strong tag names bytes, which another library may not have made
+        counting = encode.encoder
+        monkeypatch.setattr(encode, "encoder", lambda name: counting(name)._replace(name=f"{name}-0000"))
+    body = BODY + BODY if how == "body" else BODY
+    site.app.answers(page(("ETag", '"v1"'), SHORT, body=body))
+    assert site.ask().stored
+    assert not [one for one in site.forms() if one.born == site.cache.store.get(["/"])[1]]
+    for _ in range(3):
+        reply = site.ask()
+    assert (reply.field("content-encoding"), zlib.decompress(reply.body, 31)) == ("gzip", body)
     assert compressed == ["gzip", "gzip"]
+
+
+@pytest.mark.parametrize(
+    "line", [("Content-Type", "image/png"), ("Cache-Control", "max-age=10, no-transform")]
+)
+def test_a_page_that_may_have_no_forms_any_more_has_none(line):
+    site = Site(page(("ETag", '"v1"'), SHORT))
+    site.made()
+    site.tick(11)
+    site.app.answers(page(*([] if line[0] == "Cache-Control" else [SHORT]), line))
+    assert site.ask(headers={}).stored
+    assert not site.forms()
+    assert site.ask().field("content-encoding") is None
+
+
+@pytest.mark.parametrize("how", ["replaced", "purged", "revoked"])
+def test_a_form_that_is_kept_while_its_page_goes_goes_too(monkeypatch, how):
+    """Between the page's being stored and the form's: another page, a purge, or a body that was not whole."""
+    fresh = ("Cache-Control", "max-age=60")
+    site = Site(page(("ETag", '"v1"'), fresh), profile="rfc")
+    site.made()
+    again = {"Cache-Control": "no-cache"}
+    kind = type(site.cache.store)
+    store_set = kind.set
+    turns = []
+
+    def meanwhile(self, key, stored, *more):
+        if isinstance(stored, Entry) and is_form(stored) and not turns:
+            turns.append(key)
+            (plain,) = [one for one in site.stored() if not is_form(one)]
+            if how == "replaced":  # as another process does it
+                other = Entry(
+                    plain.key, plain.terms, with_tag(plain.headers, '"v2"'), BODY * 2, plain.since,
+                    plain.fresh_until, plain.born, plain.values,
+                )  # fmt: skip
+                assert store_set(self, place(plain), other, other.keep_until)
+                site.cache.engine.forms.drop(place(plain), [key], self)
+            elif how == "purged":
+                site.cache.purge("/")
+            else:
+                site.cache.engine.revoke(plain)
+        return store_set(self, key, stored, *more)
+
+    monkeypatch.setattr(kind, "set", meanwhile)
+    ask(site.cache, headers=again)
+    assert turns
+    if how == "purged":
+        assert not site.ask().is_hit
+    else:
+        assert not site.forms()
+    if how == "replaced":
+        assert site.ask().field("etag") == '"v2"'
+
+
+# --- a client that changes what it read --------------------------------------------------------------
 
 
 def test_the_app_is_asked_for_its_own_tag_by_who_changes_what_he_read():
@@ -618,7 +779,7 @@ def test_a_form_of_a_page_that_varies_otherwise_by_now_takes_nothing_back(monkey
 def test_a_reload_leaves_no_old_form():
     site = Site(page(("ETag", '"v1"'), ("Cache-Control", "max-age=60")), profile="rfc")
     site.made()
-    site.app.answers(page(("ETag", '"v2"'), ("Cache-Control", "max-age=60")))
+    site.app.answers(page(("ETag", '"v2"'), ("Cache-Control", "max-age=60"), body=BODY + BODY))
     assert site.ask(headers={**GZIP, "Cache-Control": "no-cache"}).stored
     assert not site.forms()
     assert site.ask().field("etag") == '"v2"'
@@ -698,7 +859,7 @@ def test_a_refresh_behind_the_visitor_is_the_apps_page_and_drops_the_forms():
     control = ("Cache-Control", "max-age=10, stale-while-revalidate=100")
     site = Site(page(("ETag", '"v1"'), control))
     site.made()
-    site.app.answers(page(("ETag", '"v2"'), control))
+    site.app.answers(page(("ETag", '"v2"'), control, body=BODY + BODY))
     site.tick(11)
     stale = site.ask()
     assert (stale.cache["ttl"], coding(stale)) == ("-1", "gzip")
@@ -714,7 +875,7 @@ def test_an_early_refresh_that_a_form_begins_is_one_of_its_page():
 
     def answer(environ):
         site.tick(1)  # what it costs the app
-        return page(("ETag", f'"v{version}"'))
+        return page(("ETag", f'"v{version}"'), body=BODY * version)
 
     site.app.answers(answer)
     assert coding(site.made()) == "gzip"
