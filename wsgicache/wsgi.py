@@ -313,19 +313,29 @@ class Middleware(HitPath):
     def _without_its_file(
         self, environ: Environ, start_response: StartResponse, admission: Admission, entry: Entry
     ) -> Iterable[bytes]:
-        """The file of an entry went since the look-up, or somebody took it away: what is left is a miss."""
+        """The file of an entry went since the look-up, or somebody took it away: what is left is a miss.
+
+        Those who meet it at the same time wait for one of them, as at any miss; who has lost a second file asks
+        the app himself.
+        """
+        again = not hasattr(admission, "lost_file")
+        admission.lost_file = True
         try:
             found = self.engine.look_up(admission)
-            if found.entry is not None and found.entry.body == entry.body:
+            is_same = found.entry is not None and found.entry.body == entry.body
+            if is_same:
                 self.engine.forget(found, found.entry)
-                found.entry, found.reason, found.miss = None, Reason.URI_MISS, Reason.URI_MISS
-            if found.reason.is_hit:  # somebody has stored it anew
+            elif found.reason.is_hit and again:  # somebody has stored it anew
                 return self._deliver(environ, start_response, admission, found)
-            fill = self._new_fill(admission, found, None, environ[HINTS])
+            if is_same or found.reason.is_hit:
+                found.entry, found.reason, found.miss = None, Reason.URI_MISS, Reason.URI_MISS
+            fill = None if again else self._new_fill(admission, found, None, environ[HINTS])
         except Exception as error:
             return self._without_cache(environ, start_response, "opening a file", error)
         if admission.unstorable is not None or found.reason is _STORE_DOWN:
             return self._forward_unstored(environ, start_response, admission, found, environ[HINTS])
+        if fill is None:
+            return self._forward(environ, start_response, admission, found, environ[HINTS])
         return self._run(environ, start_response, fill)
 
     # --- forward -----------------------------------------------------------------------------------
