@@ -315,8 +315,8 @@ class Middleware(HitPath):
     ) -> Iterable[bytes]:
         """The file of an entry went since the look-up, or somebody took it away: what is left is a miss.
 
-        Those who meet it at the same time wait for one of them, as at any miss; who has lost a second file asks
-        the app himself.
+        Those who meet it at the same time wait for one of them, as at any miss; who has lost a second file
+        asks the app himself.
         """
         again = not hasattr(admission, "lost_file")
         admission.lost_file = True

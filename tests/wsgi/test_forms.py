@@ -663,6 +663,39 @@ def test_the_app_is_asked_for_its_own_tag_by_who_changes_what_he_read():
     assert site.app.calls == 3
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST"])
+def test_who_changes_nothing_that_he_has_read_is_heard_too(method):
+    """If-None-Match (RFC 9110 §13.1.2): 412 where the app still has what the client names."""
+
+    def answer(environ):
+        asked = environ.get("HTTP_IF_NONE_MATCH", "")
+        is_current = environ["REQUEST_METHOD"] != "GET" and (asked == "*" or '"v1"' in asked)
+        return page(("ETag", '"v1"'), status="412 Precondition Failed" if is_current else "200 OK")
+
+    site = Site(answer)
+    known = site.made().field("etag")
+    for asked, seen in (
+        (f'"other", {known}', '"other", "v1"'),
+        (f"W/{known}", 'W/"v1"'),
+        ('"v1"', '"v1"'),
+        ("*", "*"),
+        ('"x-gzip-12"', '"x-gzip-12"'),
+    ):
+        reply = site.ask("/", method, {"If-None-Match": asked})
+        assert site.app.seen[-1]["HTTP_IF_NONE_MATCH"] == seen
+        assert reply.code == (200 if "x-gzip" in asked else 412)
+
+
+def test_a_reader_whom_the_cache_does_not_answer_is_told_of_no_other_form():
+    """A 304 to the app's tag would name bytes that the client does not have."""
+    site = Site(page(("ETag", '"v1"')))
+    known = site.made().field("etag")
+    for method in ("GET", "HEAD"):
+        reply = site.ask("/", method, {**GZIP, "If-None-Match": known, "Authorization": "Basic x"})
+        assert (reply.cache["fwd"], reply.code) == ("bypass", 200)
+        assert site.app.seen[-1]["HTTP_IF_NONE_MATCH"] == known
+
+
 def test_ranges_are_of_the_form_that_is_sent():
     site = Site(page(("ETag", '"v1"')))
     whole = site.made()
