@@ -456,21 +456,24 @@ class Middleware(HitPath):
             if coding is None or admission.refuses_plain or not can_be_coded(entry):
                 return None  # who refuses the page gets a form at once
             job = partial(self.engine.forms.make, entry, coding)
-            return self._behind(environ, f"{coding} of {place(entry)}", job)[1]
+            return self._behind(environ, f"{coding} of {place(entry)}", job, later=True)[1]
         except Exception as error:
             self.engine.observer.fault("encoding", error)
             return None
 
     def _behind(
-        self, environ: Environ, key: str, job: Callable[[], bool]
+        self, environ: Environ, key: str, job: Callable[[], bool], *, later: bool = False
     ) -> tuple[bool, Callable[[], None] | None]:
         """Do something that this visitor does not wait for: on a thread, or after this response.
+
+        Args:
+            later: refreshes go first.
 
         Returns whether that is going to happen, and what to do after the response, if anything.
         """
         refresher = self.engine.refresher
         if environ.get("wsgi.multithread"):
-            return refresher.submit(key, job), None
+            return refresher.submit(key, job, later=later), None
         if not refresher.wants(key):
             return False, None
         return True, partial(self._run_behind, key, job)

@@ -146,6 +146,36 @@ def test_each_client_gets_its_own_and_the_app_is_asked_once(compressed):
     assert len(tags) == 3
 
 
+def test_a_stale_page_is_refreshed_before_pages_are_coded(monkeypatch):
+    control = ("Cache-Control", "max-age=10, stale-while-revalidate=100")
+    site = Site(page(control), background_threads=1, background_queue=3)
+    ask(site.cache, "/hot")
+    site.tick(11)
+    for number in range(5):
+        ask(site.cache, f"/{number}")
+    begun, go_on, order = threading.Event(), threading.Event(), []
+    encoder = encode.encoder
+
+    def held(name):
+        def compress(body):
+            begun.set()
+            assert go_on.wait(PATIENCE)
+            order.append("form")
+            return encoder(name).compress(body)
+
+        return encoder(name)._replace(compress=compress)
+
+    monkeypatch.setattr(encode, "encoder", held)
+    site.app.answers(lambda environ: order.append(environ["PATH_INFO"]) or page(control))
+    for number in range(5):
+        assert ask(site.cache, f"/{number}", headers=GZIP).is_hit
+        assert begun.wait(PATIENCE)
+    assert ask(site.cache, "/hot").cache["ttl"] == "-1"
+    go_on.set()
+    site.done()
+    assert order == ["form", "/hot", "form", "form", "form"]  # one more found no room, and comes another time
+
+
 def test_a_page_that_nobody_asks_for_again_is_not_coded(compressed):
     site = Site()
     for number in range(5):
