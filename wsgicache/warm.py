@@ -95,6 +95,7 @@ class _Page:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    refreshed: bool = False
 
     def field(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name), None)
@@ -330,6 +331,8 @@ class Warmer:
         began = self._clock()
         try:
             page = self._ask(url, self._headers)
+            if _is_stale_hit(page):  # it was refreshed behind that answer, if the app could
+                page = replace(self._ask(url, self._headers), refreshed=True)
             return self._judged(url, page, self._clock() - began)
         except Exception as error:
             return Warmed(url, Result.FAILED, None, f"{type(error).__name__}: {error}", self._clock() - began)
@@ -339,6 +342,10 @@ class Warmer:
         said = cache_status(page.headers)
         location = self._target(url, page)
         result, reason = _result(page.status, said)
+        if result is Result.ALREADY and page.refreshed:
+            stale = _is_stale_hit(page)
+            result = Result.NOT_STORED if stale else Result.STORED
+            reason = Reason.HIT_STALE_WHILE_REVALIDATE.name if stale else ""
         if result is Result.NOT_STORED and location:
             elsewhere = self._is_elsewhere(location)
             result = Result.ELSEWHERE if elsewhere else Result.REDIRECT
@@ -406,10 +413,16 @@ def _joined(base: str, url: str) -> str:
         return url
 
 
+def _is_stale_hit(page: _Page) -> bool:
+    """Whether a stale page answered at once: one inside its stale-while-revalidate window."""
+    said = cache_status(page.headers)
+    return said is not None and "hit" in said and said.get("ttl", "").startswith("-")
+
+
 def _result(status: int, said: Mapping[str, str] | None) -> tuple[Result, str]:
     """What became of a page, and why it is not stored, by its status and what the cache said of it."""
     detail = said.get("detail", "") if said else ""
-    if status >= 500:
+    if status >= 500 or detail == Reason.HIT_STALE_IF_ERROR.name:
         return Result.FAILED, detail or f"status {status}"
     if said is None:
         return Result.NOT_STORED, "the cache did not see it"

@@ -10,7 +10,7 @@ from cli_helpers import complaint, lines, run, say
 
 from wsgicache import WSGICache
 from wsgicache.sitemap import SitemapError
-from wsgicache.testing import Response, ScriptedApp
+from wsgicache.testing import FakeClock, Response, ScriptedApp
 from wsgicache.warm import Result, StopWarming, Warmer, cache_status
 
 HOST = "http://example.com"
@@ -120,6 +120,32 @@ def test_a_redirect_that_is_stored_itself_is_a_page_as_any(cache, app):
     assert told(warmer(cache)[0], ["/old"]) == [
         ("/old", Result.ALREADY, 301, f"{HOST}/new"), ("/new", Result.ALREADY, 200, "")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("refreshes", [True, False])
+def test_a_stale_page_that_answers_at_once_is_refreshed_behind(refreshes):
+    control = [("Cache-Control", "max-age=10, stale-while-revalidate=100")]
+    app, clock = ScriptedApp(Response(headers=control)), FakeClock()
+    cache = WSGICache(app, clock=clock)
+    assert results(warmer(cache)[0], ["/a"]) == {"/a": (Result.STORED, "")}
+    clock.tick(11)
+    if not refreshes:
+        app.answers(Response("500 Oops"))
+    told = (Result.STORED, "") if refreshes else (Result.NOT_STORED, "HIT_STALE_WHILE_REVALIDATE")
+    assert results(warmer(cache)[0], ["/a"]) == {"/a": told}
+    assert app.calls == 2
+
+
+def test_a_stale_page_that_stands_in_for_an_app_that_fails_is_a_failure():
+    app, clock = (
+        ScriptedApp(Response(headers=[("Cache-Control", "max-age=10, stale-if-error=100")])),
+        FakeClock(),
+    )
+    cache = WSGICache(app, clock=clock)
+    list(warmer(cache)[0].run(["/a"]))
+    clock.tick(11)
+    app.answers(Response("500 Oops"))
+    assert results(warmer(cache)[0], ["/a"]) == {"/a": (Result.FAILED, "HIT_STALE_IF_ERROR")}
 
 
 def test_redirects_count_as_pages(cache, app):
