@@ -1,7 +1,9 @@
 """Background work: refreshes that no visitor waits for; bounded, one per key, with back-off.
 
 Threads are daemons with a bounded queue, so that the end of the process waits for nobody; a job that finds
-the queue full is dropped and asked for again by the next stale hit.
+the queue full is dropped and asked for again by the next stale hit. What only saves work, such as the forms
+of pages, has a queue of its own, which is looked at when the first one is empty: many pages that are coded at
+once must not keep a stale one stale.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from .forks import in_child, will_fork
 log: Final = logging.getLogger("wsgicache")
 
 Job = Callable[[], bool]
-"""A refresh: True where it succeeded."""
+"""A refresh, or what only saves work: True where it succeeded."""
 
 dice: Final = random.Random()  # noqa: S311 - of our own: whoever seeds the module's must not see us draw
 
@@ -32,7 +34,7 @@ class Refresher:
 
     Args:
         threads: most threads at once; they are started when there is work.
-        queue: most jobs that wait.
+        queue: most jobs that wait, and as many again that only save work.
         clock: seconds, for the back-off.
         jitter: a factor between 0.5 and 1.5 that spreads retries.
     """
@@ -56,31 +58,37 @@ class Refresher:
         self._wake = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
         self._jobs: deque[tuple[str, Job]] = deque()
+        self._later: deque[tuple[str, Job]] = deque()
         self._busy: set[str] = set()
         self._failed: dict[str, tuple[int, float]] = {}
         self._threads = 0
         self._waiting = 0
 
-    def submit(self, key: str, job: Job) -> bool:
-        """Run a job on a thread of the pool; False where it is not wanted now or there is no room."""
+    def submit(self, key: str, job: Job, *, later: bool = False) -> bool:
+        """Run a job on a thread of the pool; False where it is not wanted now or there is no room.
+
+        Args:
+            later: it only saves work, so it comes after all that do not.
+        """
+        jobs = self._later if later else self._jobs
         with self._lock:
-            if len(self._jobs) >= self._queue_limit or will_fork() or not self._claim(key):
+            if len(jobs) >= self._queue_limit or will_fork() or not self._claim(key):
                 return False
-            self._jobs.append((key, job))
+            jobs.append((key, job))
             # A thread that was woken still counts as waiting until it runs.
-            if len(self._jobs) > self._waiting and self._threads < self._limit:
+            if len(self._jobs) + len(self._later) > self._waiting and self._threads < self._limit:
                 self._threads += 1
-                self._start(key)
+                self._start(key, jobs)
             else:
                 self._wake.notify()
         return True
 
-    def _start(self, key: str) -> None:
+    def _start(self, key: str, jobs: deque[tuple[str, Job]]) -> None:
         try:
             threading.Thread(target=self._work, name="wsgicache-refresh", daemon=True).start()
         except BaseException:  # no thread can be had: the job is not wanted any more
             self._threads -= 1
-            self._jobs.pop()
+            jobs.pop()
             self._busy.discard(key)
             raise
 
@@ -124,14 +132,14 @@ class Refresher:
     def _work(self) -> None:
         while True:
             with self._lock:
-                while not self._jobs:
+                while not (jobs := self._jobs or self._later):
                     self._waiting += 1
                     woken = self._wake.wait(timeout=30)
                     self._waiting -= 1
-                    if not woken and not self._jobs:
+                    if not (woken or self._jobs or self._later):
                         self._threads -= 1
                         return
-                key, job = self._jobs.popleft()
+                key, job = jobs.popleft()
             try:
                 self.run(key, job)
             except BaseException as error:  # a thread outlives its jobs, one that calls sys.exit() too
@@ -140,7 +148,7 @@ class Refresher:
     def drain(self, timeout: float = 10.0) -> bool:
         """Wait until nothing is queued or under way; for tests and for orderly ends."""
         with self._lock:
-            return self._idle.wait_for(lambda: not self._busy and not self._jobs, timeout)
+            return self._idle.wait_for(lambda: not (self._busy or self._jobs or self._later), timeout)
 
     def _after_fork(self) -> None:
         """In a forked child the pool's threads do not exist."""

@@ -26,12 +26,13 @@ CODINGS: Final = ("gzip", "br", "zstd")
 LARGEST: Final = 4 << 20
 """Bytes of the largest body that gets forms: to code more would hold up the thread that does it."""
 
-_GZIP_LEVEL: Final = 6
-"""zlib's own: 9 takes half as long again and more for a body smaller by a few in a thousand."""
-_BROTLI_QUALITY: Final = 5
-"""Costs what gzip does at 6 and gives 5 % less; 9 takes 40 times as long for another half per cent."""
-_ZSTD_LEVEL: Final = 9
-"""Costs what gzip does at 6 and is never larger; beyond it each per cent takes twice as long."""
+_LEVELS: Final = {"gzip": 6, "br": 5, "zstd": 9}
+"""gzip: zlib's own; 9 takes half as long again and more for a body smaller by a few in a thousand.
+br: costs what gzip does at 6 and gives 5 % less; 9 takes 40 times as long for another half per cent.
+zstd: costs what gzip does at 6 and is never larger; beyond it each per cent takes twice as long."""
+
+_QUICK: Final = {"gzip": 0, "br": 0, "zstd": 1}
+"""For what does not become smaller anyway: gzip takes a thirtieth of the time, br and zstd a fifth."""
 
 _WORTH: Final = 0.9
 """A form is kept where it has at most this part of the body's bytes."""
@@ -54,6 +55,9 @@ STEERING: Final = ("content-encoding", *_DIGESTS)
 """Response fields that decide whether a page gets forms, beside those that decide more."""
 
 
+FieldsOf = Callable[[Entry], Mapping[str, str]]
+
+
 class Encoder(NamedTuple):
     """How a coding is made; `name` differs where the bytes may."""
 
@@ -70,24 +74,34 @@ def encoder(coding: str) -> Encoder:
     """
     if coding not in CODINGS:
         raise ValueError(f"{coding!r} is no coding that can be made here; give some of: {', '.join(CODINGS)}")
-    made, library, level = {"gzip": _gzip, "br": _brotli, "zstd": _zstd}[coding]()
+    return _encoder(coding, _LEVELS[coding])
+
+
+@lru_cache(maxsize=8)
+def quick_encoder(coding: str) -> Encoder:
+    """What puts a body that does not become smaller into a coding, for who accepts nothing else."""
+    return _encoder(coding, _QUICK[coding])
+
+
+def _encoder(coding: str, level: int) -> Encoder:
+    made, library = {"gzip": _gzip, "br": _brotli, "zstd": _zstd}[coding](level)
     return Encoder(made, f"{coding}-{zlib.crc32(f'{library} {level}'.encode()) & 0xFFFF:04x}")
 
 
-def _gzip() -> tuple[Callable[[bytes], bytes], str, int]:
-    return lambda body: zlib.compress(body, _GZIP_LEVEL, 31), zlib.ZLIB_RUNTIME_VERSION, _GZIP_LEVEL
+def _gzip(level: int) -> tuple[Callable[[bytes], bytes], str]:
+    return lambda body: zlib.compress(body, level, 31), zlib.ZLIB_RUNTIME_VERSION
 
 
-def _brotli() -> tuple[Callable[[bytes], bytes], str, int]:
+def _brotli(level: int) -> tuple[Callable[[bytes], bytes], str]:
     library = _library("br", ("brotli", "brotlicffi"), "brotli")
     compress = library.compress
-    return lambda body: compress(body, quality=_BROTLI_QUALITY), library.__version__, _BROTLI_QUALITY
+    return lambda body: compress(body, quality=level), library.__version__
 
 
-def _zstd() -> tuple[Callable[[bytes], bytes], str, int]:
+def _zstd(level: int) -> tuple[Callable[[bytes], bytes], str]:
     library = _library("zstd", ("compression.zstd", "backports.zstd"), "backports.zstd")
     compress = library.compress
-    return lambda body: compress(body, _ZSTD_LEVEL), library.zstd_version, _ZSTD_LEVEL
+    return lambda body: compress(body, level), library.zstd_version
 
 
 def _library(coding: str, names: tuple[str, ...], package: str) -> Any:
@@ -172,8 +186,12 @@ def is_form(entry: Entry) -> bool:
 
 def form_tag(etag: str | None, coding: str) -> str | None:
     """The ETag of a page's form: a strong one is the form's own, a weak one names them all."""
+    return _tag_by(encoder(coding), etag)
+
+
+def _tag_by(made: Encoder, etag: str | None) -> str | None:
     tag = None if etag is None else parse_etag(etag)
-    return etag if tag is None or tag.weak else f'"{tag.opaque}-{encoder(coding).name}"'
+    return etag if tag is None or tag.weak else f'"{tag.opaque}-{made.name}"'
 
 
 _FORM_TAG: Final = re.compile(rf'-(?:{"|".join(CODINGS)})-[0-9a-f]{{4}}(?=")')
@@ -195,19 +213,75 @@ def make_form(plain: Entry, coding: str, fields: Mapping[str, str], *, anyhow: b
     Args:
         plain: the page as the app gave it.
         fields: its fields by lower-case name.
-        anyhow: whatever the size, for a client that accepts nothing else.
+        anyhow: for a client that accepts nothing else, of a page that does not become smaller. That takes so
+            little time that nobody need remember what is of use to so few.
     """
     plain = with_etag(plain)
+    if not may_have_form(plain, fields):
+        return _form(plain, coding, None)
+    body: Any = plain.body
+    made = quick_encoder(coding) if anyhow else encoder(coding)
+    coded = made.compress(body)
+    if not anyhow and len(coded) > _WORTH * len(body):
+        return _form(plain, coding, None)
+    return _form(plain, coding, coded, made)
+
+
+def _form(plain: Entry, coding: str, coded: bytes | None, made: Encoder | None = None) -> Entry:
+    """The form of a page, whose body is coded or, without that, the page's own."""
     body, headers = plain.body, plain.headers
-    fit = fits(plain.terms.code, fields, plain.terms.varying) and _is_everybodys(plain, fields)
-    if fit and isinstance(body, bytes):
-        coded = encoder(coding).compress(body)
-        if anyhow or len(coded) <= _WORTH * len(body):
-            body, headers = coded, _form_headers(plain, coding, len(coded))
+    if coded is not None:
+        body, headers = coded, _form_headers(plain, coding, len(coded), made or encoder(coding))
     return Entry(
         plain.key, plain.terms, headers, body, plain.since, plain.fresh_until, plain.born,
         _values_with(plain, coding),
     )  # fmt: skip
+
+
+def renew_form(form: Entry, before: Entry, plain: Entry, fields_of: FieldsOf) -> Entry | None:
+    """The form of a page that says the same as the one before it, without making it again.
+
+    All but the coded bytes is the new page's: its fields, its instants, its mark.
+
+    Args:
+        form: what is stored as the form of the page before.
+        before: that page.
+        plain: the page that took its place: see `says_the_same`.
+        fields_of: the fields of an entry by lower-case name.
+
+    Returns:
+        None where it has to be made again.
+    """
+    plain, coding = with_etag(plain), coding_of(form)
+    if coding is None or not is_form_of(form, before):
+        return None
+    if not (may_have_form(before, fields_of(before)) and may_have_form(plain, fields_of(plain))):
+        return None
+    if form.field("content-encoding") is None:  # it was tried, and does not become smaller
+        return _form(plain, coding, None)
+    known = with_etag(before).etag
+    is_ours = form.etag != known and form.etag == form_tag(known, coding)
+    if not is_ours and form_tag(plain.etag, coding) != plain.etag:
+        return None  # a strong tag names bytes, and another version of the library may have made these
+    body: Any = form.body
+    return _form(plain, coding, body)
+
+
+def says_the_same(plain: Entry, before: Entry) -> bool:
+    """Whether a page may go on with the coded bodies of the one before it, which stood in the same place."""
+    return (
+        isinstance(plain.body, bytes)
+        and plain.key == before.key
+        and plain.terms.fingerprint == before.terms.fingerprint
+        and (plain.terms.varying, plain.values) == (before.terms.varying, before.values)
+        and plain.body == before.body
+    )
+
+
+def may_have_form(plain: Entry, fields: Mapping[str, str]) -> bool:
+    """Whether a page that stands where forms are may have one, if it becomes smaller."""
+    fit = fits(plain.terms.code, fields, plain.terms.varying) and _is_everybodys(plain, fields)
+    return fit and isinstance(plain.body, bytes)
 
 
 def _is_everybodys(plain: Entry, fields: Mapping[str, str]) -> bool:
@@ -227,8 +301,8 @@ def _is_everybodys(plain: Entry, fields: Mapping[str, str]) -> bool:
 _SECRETS: Final = ("authorization", "cookie")
 
 
-def _form_headers(plain: Entry, coding: str, length: int) -> Headers:
-    made = {"content-length": str(length), "etag": form_tag(plain.etag, coding)}
+def _form_headers(plain: Entry, coding: str, length: int, by: Encoder) -> Headers:
+    made = {"content-length": str(length), "etag": _tag_by(by, plain.etag)}
     headers = [(name, made.get(name.lower()) or value) for name, value in plain.headers]
     return intern_pairs((*headers, ("Content-Encoding", coding)))
 

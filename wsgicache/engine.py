@@ -245,7 +245,7 @@ class Engine:
             found.reason = found.miss = Reason.STORE_DOWN
             return found
         if stored is None or stored.key != admission.key or _is_gone(stored, now):
-            found.miss = _URI_MISS if found.variants is None else Reason.VARY_MISS
+            found.miss, found.past = _URI_MISS if found.variants is None else Reason.VARY_MISS, stored
             found.reason = admission.personal or found.miss
             return found
         found.entry = entry = self._sealed(found.place, stored) if arm else with_etag(stored)
@@ -416,7 +416,7 @@ class Engine:
             if entry.terms.varying:
                 known = self.records.note(entry, key, follower.store)
                 if CODING_FIELD in entry.terms.varying:
-                    self.forms.drop(key, known, follower.store)
+                    self.forms.follow(key, entry, _lender(found), known, follower)
             return _STORED, entry
         except Exception as error:
             self._store_failed(error)
@@ -534,6 +534,12 @@ _LISTEN: Final = 1.0
 
 _NOTHING_THERE: Final = frozenset({Reason.MISS_RULES, Reason.MISS_PURGED, Reason.VARY_MISS})
 """What is found is not this request's, so a visitor bypasses the cache as with an empty place."""
+
+
+def _lender(found: Found) -> Entry | None:
+    """The page found, if the one that takes its place may go on with its forms: who purges wants all anew."""
+    entry = found.entry or (found.past if found.form is None else found.form[1])
+    return None if entry is None or found.follower.verdict(entry) is _HARD else entry
 
 
 def _is_gone(stored: Stored, now: float) -> bool:

@@ -100,15 +100,26 @@ def _with_query(target: str, query: str) -> str:
 def knowing_no_forms(app: App) -> App:
     """An app that is asked for its own tags where a client knows those of our forms.
 
-    Who changes what he has read says so by If-Match (RFC 9110 §13.1.1), which the app alone can judge.
+    Who changes what he has read says so by If-Match, or by If-None-Match with a method that is neither GET
+    nor HEAD (RFC 9110 §13.1.1, §13.1.2); the app alone can judge that. To a GET with the tag of a form it
+    must not answer 304, for its own tag would name bytes that the client does not have.
     """
 
     def ask(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if "HTTP_IF_MATCH" in environ:
-            environ = changed(environ, {"HTTP_IF_MATCH": page_tags(environ["HTTP_IF_MATCH"])})
+        if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
+            environ = _with_page_tags(environ)
         return app(environ, start_response)
 
     return ask
+
+
+def _with_page_tags(environ: Environ) -> Environ:
+    names = ["HTTP_IF_MATCH"]
+    if environ.get("REQUEST_METHOD") not in ("GET", "HEAD"):
+        names.append("HTTP_IF_NONE_MATCH")
+    given = {name: environ[name] for name in names if name in environ}
+    theirs: dict[str, str | None] = {name: page_tags(value) for name, value in given.items()}
+    return environ if theirs == given else changed(environ, theirs)
 
 
 _REFRESH_KEEPS: Final = (

@@ -5,18 +5,29 @@ particular to it:
 
 - It is made of a page, never of the app's answer to a client: one call of the app serves all codings.
 - It answers while its page is stored, or alone where that was evicted; not once its page was replaced or
-  taken back. Whoever replaces a page deletes its forms afterwards, and whoever makes a form looks afterwards
-  whether its page is still there: of the two, one comes last. Where a near tier shows who looks a page
-  of a moment ago, the form lives on no longer than its page would have.
+  taken back. Whoever replaces a page deletes its forms afterwards, or puts in their place what they are of a
+  page that says the same, and whoever stores a form looks afterwards whether its page is still there: of the
+  two, one comes last. Where a near tier shows who looks a page of a moment ago, the form lives on no longer
+  than its page would have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from .answer import Answer, answer, not_modified_answer
-from .encode import LARGEST, client_has_form, coding_of, is_form, is_form_of, make_form, with_tag
+from .encode import (
+    LARGEST,
+    client_has_form,
+    coding_of,
+    is_form,
+    is_form_of,
+    make_form,
+    renew_form,
+    says_the_same,
+    with_tag,
+)
 from .entry import Entry, Variants, with_etag
 from .follow import Follower
 from .head import Head
@@ -67,17 +78,13 @@ class Forms:
 
     def _at_once(self, entry: Entry, admission: Admission) -> Entry:
         """A form for a client that accepts nothing else, kept where others would want it too."""
-        coding, fields = admission.wanted_form, _fields(entry)
-        if (
-            coding is None
-            or coding_of(entry) is None
-            or "content-encoding" in fields
-            or not can_be_coded(entry)
-        ):
+        coding = admission.wanted_form
+        if coding is None or coding_of(entry) is None or _is_coded(entry) or not can_be_coded(entry):
             return entry
-        if not is_form(entry):
-            self.make(entry, coding)
-        return make_form(entry, coding, fields, anyhow=True)
+        form = entry if is_form(entry) else self._made(entry, coding)[1]
+        if form is None:  # it could not be stored, or is of no page that is
+            form = make_form(entry, coding, _fields(entry))
+        return form if _is_coded(form) else make_form(entry, coding, _fields(entry), anyhow=True)
 
     # --- making ------------------------------------------------------------------------------------
 
@@ -86,31 +93,70 @@ class Forms:
 
         Returns False where the store failed or did not take it, so that it is not tried again at once.
         """
+        return self._made(plain, coding)[0]
+
+    def _made(self, plain: Entry, coding: str) -> tuple[bool, Entry | None]:
+        """What `make` returns, and the form as far as there is one."""
         try:
             return self._make(plain, coding)
         except Exception as error:
             self._failed(error)
-            return False
+            return False, None
 
-    def _make(self, plain: Entry, coding: str) -> bool:
+    def _make(self, plain: Entry, coding: str) -> tuple[bool, Entry | None]:
         follower = self._follower_of(plain.key)
         page, place = _places(plain, coding)
         (record, stored, known), _ = follower.get([plain.key, page, place])
         if not isinstance(record, Variants) or record.fields != plain.terms.varying:
-            return True  # the page varies by something else now
-        if not _is_page(stored, plain) or (isinstance(known, Entry) and is_form_of(known, plain)):
-            return True
+            return True, None  # the page varies by something else now
+        if not _is_page(stored, plain):
+            return True, None
+        if isinstance(known, Entry) and is_form_of(known, plain):
+            return True, known
         form = make_form(plain, coding, _fields(plain))
         follower.follow_now(plain.key)
         if follower.verdict(form) is not Verdict.VALID:
-            return True
+            return True, form
         if not follower.store.set(place, form, form.keep_until):
-            return False
+            return False, form
         self._note(form, place, follower.store)  # before the look, so that who replaces the page finds it
+        self._look_again(follower, page, plain, {place: form})
+        return True, form
+
+    def _look_again(self, follower: Follower, page: str, plain: Entry, made: Mapping[str, Entry]) -> None:
+        """Take back what was just stored where its page is not there any more."""
         (stored,), _ = follower.get([page])
         if not _is_page(stored, plain):
-            follower.store.delete(place, form)
-        return True
+            for place, form in made.items():
+                follower.store.delete(place, form)
+
+    # --- keeping -----------------------------------------------------------------------------------
+
+    def follow(
+        self, page: str, plain: Entry, before: Entry | None, known: Sequence[str], follower: Follower
+    ) -> None:
+        """A page was stored: forms become those of the new one where that says the same, and go otherwise.
+
+        Args:
+            page: the variant key of the page.
+            before: the page that it replaced, if that may lend it its forms.
+            known: the variants that the record of varying fields names.
+        """
+        if before is None or not says_the_same(plain, before):
+            return self.drop(page, known, follower.store)
+        places = _forms_of(page, known)
+        if not places:
+            return None
+        forms, _ = follower.get(places)
+        kept = {}
+        for place, form in zip(places, forms, strict=True):
+            renewed = renew_form(form, before, plain, _fields) if isinstance(form, Entry) else None
+            if renewed is not None and follower.store.set(place, renewed, renewed.keep_until):
+                kept[place] = renewed
+            else:
+                follower.store.delete(place)
+        self._look_again(follower, page, plain, kept)
+        return None
 
     # --- taking back -------------------------------------------------------------------------------
 
@@ -121,15 +167,23 @@ class Forms:
             page: the variant key of the page.
             known: the variants that the record of varying fields names.
         """
-        family = page_of(page)
-        for key in known:
-            if key != page and page_of(key) == family:
-                store.delete(key)
+        for place in _forms_of(page, known):
+            store.delete(place)
 
 
 def can_be_coded(plain: Entry) -> bool:
     """Whether a body is of a kind and size that is coded here."""
     return type(plain.body) is bytes and len(plain.body) <= LARGEST
+
+
+def _forms_of(page: str, known: Sequence[str]) -> list[str]:
+    """Those variants of a record that are forms of a page."""
+    family = page_of(page)
+    return [key for key in known if key != page and page_of(key) == family]
+
+
+def _is_coded(entry: Entry) -> bool:
+    return entry.field("content-encoding") is not None
 
 
 def _places(plain: Entry, coding: str) -> tuple[str, str]:

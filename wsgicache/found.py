@@ -23,6 +23,7 @@ class Found:
     names the cookie and `miss` the empty place. `key` is where a fill will be stored if nothing changes.
     `early`: the entry is fresh, and is to be refreshed behind the one who asks all the same.
     Where the entry is a form of a page, `form` is where that is stored, and the page if it is there.
+    `past` is what is there and may answer nobody any more; its forms may be of use to the next page.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Found:
         "mark",
         "miss",
         "now",
+        "past",
         "reason",
         "variants",
         "verdict",
@@ -42,6 +44,7 @@ class Found:
     entry: Entry | None
     form: tuple[str, Entry | None] | None
     mark: Mark | None
+    past: Entry | None
     variants: Variants | None
 
     def __init__(self, key: str, now: float, follower: Follower) -> None:
@@ -49,7 +52,7 @@ class Found:
         self.follower = follower
         self.now = now
         self.reason = self.miss = _URI_MISS
-        self.entry = self.form = self.variants = self.mark = None
+        self.entry = self.form = self.past = self.variants = self.mark = None
         self.early = False
         self.verdict = _VALID
 

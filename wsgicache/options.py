@@ -403,11 +403,13 @@ OPTIONS: Final[Mapping[str, Option]] = {
         ),
         Option(
             "background_threads", read_positive, 2, "count",
-            "Threads that refresh stale pages behind the visitors (multithreaded servers).",
+            "Threads that refresh stale pages behind the visitors, and then code pages (multithreaded "
+            "servers).",
         ),
         Option(
             "background_queue", read_positive, 100, "count",
-            "Refreshes that may wait for a thread; more are dropped, and asked for again by a later hit.",
+            "Refreshes that may wait for a thread, and as many codings of pages behind them; more are "
+            "dropped, and asked for again by a later hit.",
         ),
         Option(
             "stale_while_revalidate", read_seconds, 0, "seconds",

@@ -116,6 +116,7 @@ class Admission:
         "facts",
         "host",
         "key",
+        "lost_file",
         "personal",
         "plan",
         "reason",
@@ -124,6 +125,9 @@ class Admission:
         "stamp",
         "unstorable",
     )
+
+    lost_file: bool
+    """Set where the file of an entry was gone, and only there: such a request goes the same way once more."""
 
     def __init__(self, facts: Facts, plan: Plan, host: str | None, reason: Reason | None) -> None:
         self.facts = facts

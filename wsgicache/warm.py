@@ -3,7 +3,8 @@
 The rules this file obeys:
 
 - Requests are a stranger's: no cookie, no credentials. What is stored is what every visitor may get.
-- One site: a URL, a redirect or a sitemap of another origin is told of, not followed.
+- One site: a URL, a redirect or a sitemap of another origin is told of, not followed. A redirect on the site
+  is told of too, and what it leads to is one more page.
 - Bounded and polite: so many pages, so many a second, so many at once, redirects and bodies too. Where the
   store does not answer, or the app fails again and again, it stops.
 """
@@ -13,12 +14,13 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
-from urllib.parse import urljoin
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 from .explain import environ_for
 from .key import parse_url
@@ -32,6 +34,9 @@ _ACCEPTED: Final = "gzip, deflate, br, zstd"
 """Codings that browsers accept today: a page that varies on them is stored for most visitors."""
 
 _REDIRECTS: Final = 5
+"""Redirects in a row that are followed."""
+
+_REDIRECTING: Final = frozenset({300, 301, 302, 303, 307, 308})
 _FAILURES: Final = 20
 """Failures in a row after which the rest is left alone."""
 
@@ -40,6 +45,8 @@ _LARGEST_PAGE: Final = 64 * 1024 * 1024
 
 _DEPTH: Final = 2
 """An index of sitemaps leads to sitemaps; the protocol knows no deeper one."""
+
+ANOTHER_SITE: Final = "another site"
 
 _PERSONAL: Final = frozenset({"cookie", "authorization", "proxy-authorization"})
 _MEMBER: Final = re.compile(
@@ -53,6 +60,7 @@ class Result(Enum):
 
     STORED = "stored"
     ALREADY = "already there"
+    REDIRECT = "redirect"
     NOT_STORED = "not stored"
     FAILED = "failed"
     ELSEWHERE = "elsewhere"
@@ -63,9 +71,11 @@ class Warmed:
     """One URL that was asked for.
 
     Attributes:
-        url: as it was asked for first.
-        reason: why it is not stored or failed, or where it leads.
+        url: what was asked for, absolute.
+        result: a redirect that is stored itself is as any page; another one is REDIRECT or ELSEWHERE.
+        reason: why it is not stored or failed.
         seconds: how long the app took.
+        location: where a redirect leads, absolute. A page of the same site has a result of its own.
     """
 
     url: str
@@ -73,6 +83,7 @@ class Warmed:
     status: int | None = None
     reason: str = ""
     seconds: float = 0.0
+    location: str = ""
 
 
 class StopWarming(Exception):
@@ -84,6 +95,7 @@ class _Page:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    refreshed: bool = False
 
     def field(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name), None)
@@ -96,7 +108,7 @@ class Warmer:
         app: the app with its cache, as the server would call it.
         site: the origin whose pages these are, such as `https://example.com`: it is in every key.
         rate: requests a second at most.
-        limit: pages at most.
+        limit: pages at most, those that redirects lead to included.
         concurrency: requests at once at most.
         headers: fields of each request that select a variant; without one, `Accept-Encoding` is a browser's.
         clock: monotonic seconds.
@@ -138,6 +150,11 @@ class Warmer:
         """Sitemaps of other sites, and those that could not be read, with why."""
         self._app = app
         self._limit = limit
+        self._seen: set[str] = set()
+        self._led: deque[tuple[str, int]] = deque()
+        """Pages that redirects led to and that are still to be asked for, with the redirects before them."""
+        self._leads: dict[str, str] = {}
+        """Where each redirect leads."""
         self._concurrency = concurrency
         self._interval = 1.0 / rate
         self._next = 0.0
@@ -195,11 +212,13 @@ class Warmer:
         except Exception as error:
             raise SitemapError(f"{url}: the app failed: {error or type(error).__name__}") from None
         if page.status != 200:
-            raise SitemapError(f"{url}: the app answers {page.status}; name the sitemap's own URL")
+            target = self._target(url, page)
+            leads = f", which leads to {target}" if target else ""
+            raise SitemapError(f"{url}: the app answers {page.status}{leads}; name the sitemap's own URL")
         return read_sitemap(page.body, url)
 
     def _absolute(self, url: str) -> str:
-        return urljoin(self.site + "/", url.strip())
+        return _joined(self.site + "/", url.strip())
 
     def _is_elsewhere(self, url: str) -> bool:
         try:
@@ -210,14 +229,15 @@ class Warmer:
     # --- asking ------------------------------------------------------------------------------------
 
     def run(self, urls: Iterable[str]) -> Iterator[Warmed]:
-        """Ask for each URL once, in order as far as several at once allow; results as they come.
+        """Ask for each URL once, and for the pages of this site that redirects lead to; results as they come,
+        in order as far as several at once allow.
 
         Raises:
             StopWarming: it makes no sense to go on.
             SitemapError: what gives the URLs cannot be read.
         """
         failures = 0
-        for warmed in self._results(self._bounded(urls)):
+        for warmed in self._results(iter(urls)):
             yield warmed
             if warmed.reason == Reason.STORE_DOWN.name:
                 self.stop()
@@ -231,39 +251,75 @@ class Warmer:
         """Ask for nothing more; what is under way is waited for."""
         self._stopped.set()
 
-    def _bounded(self, urls: Iterable[str]) -> Iterator[str]:
-        """Each URL once, up to the limit; what comes after it is not even read."""
-        seen: set[str] = set()
-        for url in urls:
-            absolute = self._absolute(url)
-            if absolute in seen:
-                continue
-            if len(seen) >= self._limit:
-                self.cut = True
-                return
-            seen.add(absolute)
-            yield absolute
-
     def _results(self, urls: Iterator[str]) -> Iterator[Warmed]:
-        waiting: set[Future[Warmed]] = set()
+        waiting: dict[Future[Warmed], int] = {}
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix=AGENT) as pool:
             try:
-                for url in urls:
-                    if self._is_elsewhere(url):
-                        yield Warmed(url, Result.ELSEWHERE, reason="another site")
-                        continue
-                    self._keep_pace()
-                    if self._stopped.is_set():
-                        return
-                    waiting.add(pool.submit(self._visit, url))
-                    if len(waiting) >= self._concurrency:
-                        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                        yield from [future.result() for future in done]
-                while waiting:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from [future.result() for future in done]
+                while (page := self._next_page(urls)) is not None or waiting:
+                    if page is not None:
+                        url, redirects = page
+                        if self._is_elsewhere(url):
+                            yield Warmed(url, Result.ELSEWHERE, reason=ANOTHER_SITE)
+                            continue
+                        self._keep_pace()
+                        if self._stopped.is_set():
+                            return
+                        waiting[pool.submit(self._visit, url)] = redirects
+                    if page is None or len(waiting) >= self._concurrency:
+                        done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            yield self._follow(future.result(), waiting.pop(future))
             finally:
                 self.stop()  # an interrupt: what is under way ends, and nothing new begins
+
+    def _next_page(self, urls: Iterator[str]) -> tuple[str, int] | None:
+        """The page whose turn it is, with the redirects that led to it; None where there is none now.
+
+        Each comes once, up to the limit; what comes after it is not even read.
+        """
+        if self.cut:
+            return None
+        while self._led:
+            url, redirects = self._led.popleft()
+            if url not in self._seen:
+                return self._within_limit(url, redirects)
+        for given in urls:
+            url = self._absolute(given)
+            if url not in self._seen:
+                return self._within_limit(url, 0)
+        return None
+
+    def _within_limit(self, url: str, redirects: int) -> tuple[str, int] | None:
+        if len(self._seen) >= self._limit:
+            self.cut = True
+            return None
+        self._seen.add(url)
+        return url, redirects
+
+    def _follow(self, warmed: Warmed, redirects: int) -> Warmed:
+        """Have the page asked for that a redirect leads to. Returns what is told of the redirect.
+
+        Args:
+            redirects: how many led to this one.
+        """
+        if not warmed.location or self._is_elsewhere(warmed.location):
+            return warmed
+        self._leads[warmed.url] = warmed.location
+        if self._is_circle(warmed.url):
+            return replace(warmed, result=Result.FAILED, reason="redirects in a circle")
+        if redirects >= _REDIRECTS:
+            return replace(warmed, result=Result.FAILED, reason=f"more than {_REDIRECTS} redirects")
+        self._led.append((warmed.location, redirects + 1))
+        return warmed
+
+    def _is_circle(self, url: str) -> bool:
+        """Whether a redirect leads back to itself, over a few others at most."""
+        at: str | None = url
+        for _ in range(_REDIRECTS):
+            at = self._leads.get(at) if at is not None else None
+            if at == url:
+                return True
+        return False
 
     def _keep_pace(self) -> None:
         now = self._clock()
@@ -274,23 +330,44 @@ class Warmer:
     def _visit(self, url: str) -> Warmed:
         began = self._clock()
         try:
-            return self._follow(url, began)
+            page = self._ask(url, self._headers)
+            if _is_stale_hit(page):  # it was refreshed behind that answer, if the app could
+                page = replace(self._ask(url, self._headers), refreshed=True)
+            return self._judged(url, page, self._clock() - began)
         except Exception as error:
             return Warmed(url, Result.FAILED, None, f"{type(error).__name__}: {error}", self._clock() - began)
 
-    def _follow(self, url: str, began: float) -> Warmed:
-        """Ask, and where the answer is a redirect on this site, for what it leads to."""
-        asked = url
-        for _ in range(_REDIRECTS + 1):
-            page = self._ask(asked, self._headers)
-            seconds = self._clock() - began
-            location = page.field("location")
-            if not (300 <= page.status < 400 and location):
-                return _judged(url, page, seconds)
-            asked = urljoin(asked, location)
-            if self._is_elsewhere(asked):
-                return Warmed(url, Result.ELSEWHERE, page.status, f"leads to {asked}", seconds)
-        return Warmed(url, Result.FAILED, page.status, f"more than {_REDIRECTS} redirects", seconds)
+    def _judged(self, url: str, page: _Page, seconds: float) -> Warmed:
+        """What an answer's status and Cache-Status say of it."""
+        said = cache_status(page.headers)
+        location = self._target(url, page)
+        result, reason = _result(page.status, said)
+        if result is Result.ALREADY and page.refreshed:
+            stale = _is_stale_hit(page)
+            result = Result.NOT_STORED if stale else Result.STORED
+            reason = Reason.HIT_STALE_WHILE_REVALIDATE.name if stale else ""
+        if result is Result.NOT_STORED and location:
+            elsewhere = self._is_elsewhere(location)
+            result = Result.ELSEWHERE if elsewhere else Result.REDIRECT
+            reason = self._why_elsewhere(location) if elsewhere else reason
+        return Warmed(url, result, page.status, reason, seconds, location)
+
+    def _target(self, url: str, page: _Page) -> str:
+        """Where an answer leads, if it is a redirect (RFC 9110 §15.4)."""
+        location = page.field("location")
+        if not location or page.status not in _REDIRECTING:
+            return ""
+        return _joined(url, location)
+
+    def _why_elsewhere(self, location: str) -> str:
+        """Another scheme or port of the same host is a slip of who named the site, more often than not."""
+        try:
+            origin = parse_url(location)[0]
+        except ValueError:
+            origin = None
+        if origin is not None and urlsplit(origin).hostname == urlsplit(self.site).hostname:
+            return f"leads to {origin}: give --site {origin} to warm its pages"
+        return f"leads to {ANOTHER_SITE}"
 
     def _ask(self, url: str, headers: Mapping[str, str], keep: int = 0) -> _Page:
         """One request; the body is read to its end, and `keep` bytes and one of it are kept."""
@@ -328,19 +405,32 @@ def _goes_on(began: list[tuple[str, list[tuple[str, str]]]], read: int) -> bool:
     return any([length.isdecimal() and read <= int(length) for length in lengths])
 
 
-def _judged(url: str, page: _Page, seconds: float) -> Warmed:
-    """What an answer's Cache-Status says of it."""
+def _joined(base: str, url: str) -> str:
+    """What a reference means where it stands, without its fragment; what is no URL stays as it is."""
+    try:
+        return urldefrag(urljoin(base, url)).url
+    except ValueError:
+        return url
+
+
+def _is_stale_hit(page: _Page) -> bool:
+    """Whether a stale page answered at once: one inside its stale-while-revalidate window."""
     said = cache_status(page.headers)
-    if page.status >= 500:
-        reason = said.get("detail", "") if said else ""
-        return Warmed(url, Result.FAILED, page.status, reason or f"status {page.status}", seconds)
+    return said is not None and "hit" in said and said.get("ttl", "").startswith("-")
+
+
+def _result(status: int, said: Mapping[str, str] | None) -> tuple[Result, str]:
+    """What became of a page, and why it is not stored, by its status and what the cache said of it."""
+    detail = said.get("detail", "") if said else ""
+    if status >= 500 or detail == Reason.HIT_STALE_IF_ERROR.name:
+        return Result.FAILED, detail or f"status {status}"
     if said is None:
-        return Warmed(url, Result.NOT_STORED, page.status, "the cache did not see it", seconds)
+        return Result.NOT_STORED, "the cache did not see it"
     if "hit" in said:
-        return Warmed(url, Result.ALREADY, page.status, "", seconds)
+        return Result.ALREADY, ""
     if "stored" in said:
-        return Warmed(url, Result.STORED, page.status, "", seconds)
-    return Warmed(url, Result.NOT_STORED, page.status, said.get("detail", ""), seconds)
+        return Result.STORED, ""
+    return Result.NOT_STORED, detail
 
 
 def cache_status(headers: Iterable[tuple[str, str]]) -> dict[str, str] | None:

@@ -313,19 +313,29 @@ class Middleware(HitPath):
     def _without_its_file(
         self, environ: Environ, start_response: StartResponse, admission: Admission, entry: Entry
     ) -> Iterable[bytes]:
-        """The file of an entry went since the look-up, or somebody took it away: what is left is a miss."""
+        """The file of an entry went since the look-up, or somebody took it away: what is left is a miss.
+
+        Those who meet it at the same time wait for one of them, as at any miss; who has lost a second file
+        asks the app himself.
+        """
+        again = not hasattr(admission, "lost_file")
+        admission.lost_file = True
         try:
             found = self.engine.look_up(admission)
-            if found.entry is not None and found.entry.body == entry.body:
+            is_same = found.entry is not None and found.entry.body == entry.body
+            if is_same:
                 self.engine.forget(found, found.entry)
-                found.entry, found.reason, found.miss = None, Reason.URI_MISS, Reason.URI_MISS
-            if found.reason.is_hit:  # somebody has stored it anew
+            elif found.reason.is_hit and again:  # somebody has stored it anew
                 return self._deliver(environ, start_response, admission, found)
-            fill = self._new_fill(admission, found, None, environ[HINTS])
+            if is_same or found.reason.is_hit:
+                found.entry, found.reason, found.miss = None, Reason.URI_MISS, Reason.URI_MISS
+            fill = None if again else self._new_fill(admission, found, None, environ[HINTS])
         except Exception as error:
             return self._without_cache(environ, start_response, "opening a file", error)
         if admission.unstorable is not None or found.reason is _STORE_DOWN:
             return self._forward_unstored(environ, start_response, admission, found, environ[HINTS])
+        if fill is None:
+            return self._forward(environ, start_response, admission, found, environ[HINTS])
         return self._run(environ, start_response, fill)
 
     # --- forward -----------------------------------------------------------------------------------
@@ -446,21 +456,24 @@ class Middleware(HitPath):
             if coding is None or admission.refuses_plain or not can_be_coded(entry):
                 return None  # who refuses the page gets a form at once
             job = partial(self.engine.forms.make, entry, coding)
-            return self._behind(environ, f"{coding} of {place(entry)}", job)[1]
+            return self._behind(environ, f"{coding} of {place(entry)}", job, later=True)[1]
         except Exception as error:
             self.engine.observer.fault("encoding", error)
             return None
 
     def _behind(
-        self, environ: Environ, key: str, job: Callable[[], bool]
+        self, environ: Environ, key: str, job: Callable[[], bool], *, later: bool = False
     ) -> tuple[bool, Callable[[], None] | None]:
         """Do something that this visitor does not wait for: on a thread, or after this response.
+
+        Args:
+            later: refreshes go first.
 
         Returns whether that is going to happen, and what to do after the response, if anything.
         """
         refresher = self.engine.refresher
         if environ.get("wsgi.multithread"):
-            return refresher.submit(key, job), None
+            return refresher.submit(key, job, later=later), None
         if not refresher.wants(key):
             return False, None
         return True, partial(self._run_behind, key, job)

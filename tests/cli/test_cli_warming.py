@@ -2,7 +2,7 @@
 
 import gzip
 import threading
-from itertools import islice
+from itertools import islice, pairwise
 
 import cli_site
 import pytest
@@ -10,7 +10,7 @@ from cli_helpers import complaint, lines, run, say
 
 from wsgicache import WSGICache
 from wsgicache.sitemap import SitemapError
-from wsgicache.testing import Response, ScriptedApp
+from wsgicache.testing import FakeClock, Response, ScriptedApp
 from wsgicache.warm import Result, StopWarming, Warmer, cache_status
 
 HOST = "http://example.com"
@@ -71,9 +71,10 @@ def test_what_became_of_each_page_is_told(cache, app):
         "/private": (Result.NOT_STORED, "NOT_STORED_PRIVATE"),
         "/q?x=1": (Result.NOT_STORED, "BYPASS_QUERY"),
         "/broken": (Result.FAILED, "RuntimeError: no database"),
-        "/moved": (Result.STORED, ""),
-        "/away": (Result.ELSEWHERE, "leads to http://other.example/"),
-        "/loop": (Result.FAILED, "more than 5 redirects"),
+        "/moved": (Result.REDIRECT, "NOT_STORED_NO_LIFETIME"),
+        "/posts/1": (Result.STORED, ""),  # where that one leads
+        "/away": (Result.ELSEWHERE, "leads to another site"),
+        "/loop": (Result.FAILED, "redirects in a circle"),
         "http://other.example/x": (Result.ELSEWHERE, "another site"),
         "ftp://x/y": (Result.ELSEWHERE, "another site"),
     }
@@ -81,6 +82,109 @@ def test_what_became_of_each_page_is_told(cache, app):
         "/a": (Result.ALREADY, ""),
         "/posts/1": (Result.ALREADY, ""),
     }
+
+
+def moving(app, *steps, **fields):
+    """Redirects from each path to the next, with fields that they have."""
+    leads = dict(pairwise(steps))
+    more = [(name.replace("_", "-"), value) for name, value in fields.items()]
+
+    def answer(environ):
+        target = leads.get(environ["PATH_INFO"])
+        return Response(body=b"x") if target is None else Response("301 Moved", [("Location", target), *more])
+
+    app.answers(answer)
+
+
+def told(made, urls):
+    return [(one.url.removeprefix(HOST), one.result, one.status, one.location) for one in made.run(urls)]
+
+
+def test_a_redirect_is_told_of_and_what_it_leads_to_is_one_more_page(cache, app):
+    moving(app, "/old", "/new#top")
+    made, pace = warmer(cache, rate=4)
+    assert told(made, ["/old", "/a", "/new"]) == [
+        ("/old", Result.REDIRECT, 301, f"{HOST}/new"),
+        ("/new", Result.STORED, 200, ""),
+        ("/a", Result.STORED, 200, ""),
+    ]
+    assert pace.waits == [0.25, 0.25]  # the rate is that of all requests
+    assert app.calls == 3
+
+
+def test_a_redirect_that_is_stored_itself_is_a_page_as_any(cache, app):
+    moving(app, "/old", "/new", cache_control="max-age=60")
+    assert told(warmer(cache)[0], ["/old"]) == [
+        ("/old", Result.STORED, 301, f"{HOST}/new"), ("/new", Result.STORED, 200, "")
+    ]  # fmt: skip
+    assert told(warmer(cache)[0], ["/old"]) == [
+        ("/old", Result.ALREADY, 301, f"{HOST}/new"), ("/new", Result.ALREADY, 200, "")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("refreshes", [True, False])
+def test_a_stale_page_that_answers_at_once_is_refreshed_behind(refreshes):
+    control = [("Cache-Control", "max-age=10, stale-while-revalidate=100")]
+    app, clock = ScriptedApp(Response(headers=control)), FakeClock()
+    cache = WSGICache(app, clock=clock)
+    assert results(warmer(cache)[0], ["/a"]) == {"/a": (Result.STORED, "")}
+    clock.tick(11)
+    if not refreshes:
+        app.answers(Response("500 Oops"))
+    told = (Result.STORED, "") if refreshes else (Result.NOT_STORED, "HIT_STALE_WHILE_REVALIDATE")
+    assert results(warmer(cache)[0], ["/a"]) == {"/a": told}
+    assert app.calls == 2
+
+
+def test_a_stale_page_that_stands_in_for_an_app_that_fails_is_a_failure():
+    app, clock = (
+        ScriptedApp(Response(headers=[("Cache-Control", "max-age=10, stale-if-error=100")])),
+        FakeClock(),
+    )
+    cache = WSGICache(app, clock=clock)
+    list(warmer(cache)[0].run(["/a"]))
+    clock.tick(11)
+    app.answers(Response("500 Oops"))
+    assert results(warmer(cache)[0], ["/a"]) == {"/a": (Result.FAILED, "HIT_STALE_IF_ERROR")}
+
+
+def test_redirects_count_as_pages(cache, app):
+    moving(app, "/old", "/new")
+    made, _ = warmer(cache, limit=1)
+    assert told(made, ["/old"]) == [("/old", Result.REDIRECT, 301, f"{HOST}/new")]
+    assert made.cut
+
+
+def test_redirects_in_a_circle_and_too_many_in_a_row(cache, app):
+    moving(app, "/1", "/2", "/3", "/1")
+    assert [one.result for one in warmer(cache)[0].run(["/1", "/2"])] == [
+        Result.REDIRECT, Result.REDIRECT, Result.FAILED
+    ]  # fmt: skip
+    moving(app, *[f"/{number}" for number in range(99)])
+    *others, last = warmer(cache)[0].run(["/0"])
+    assert {one.result for one in others} == {Result.REDIRECT}
+    assert (last.url, last.result, last.reason) == (f"{HOST}/5", Result.FAILED, "more than 5 redirects")
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("https://example.com/a", "leads to https://example.com: give --site https://example.com to warm its pages"),  # noqa: E501
+        ("//example.com:8080/a", "leads to http://example.com:8080: give --site http://example.com:8080 to warm its pages"),  # noqa: E501
+        ("http://[", "leads to another site"),
+        ("mailto:x@y.example", "leads to another site"),
+    ],
+)  # fmt: skip
+def test_a_redirect_that_leads_to_another_site(cache, app, target, why):
+    moving(app, "/old", target)
+    ((result, reason),) = results(warmer(cache)[0], ["/old"]).values()
+    assert (result, reason) == (Result.ELSEWHERE, why)
+
+
+def test_what_is_no_url_stops_nothing(cache):
+    assert results(warmer(cache)[0], ["http://[", "/a"]) == {
+        "http://[": (Result.ELSEWHERE, "another site"), "/a": (Result.STORED, "")
+    }  # fmt: skip
 
 
 def test_requests_are_a_strangers_and_a_browsers(cache, app):
@@ -265,7 +369,7 @@ def test_an_index_leads_to_sitemaps_of_the_same_site_once(cache):
     [
         ("http://other.example/sitemap.xml", "another site than http://example.com"),
         ("/broken", "the app failed: no database"),
-        ("/moved", "the app answers 302"),
+        ("/moved", "the app answers 302, which leads to http://example.com/posts/1"),
         ("/posts/1", "is no sitemap"),
     ],
 )
@@ -319,6 +423,7 @@ def test_the_command_fills_the_store(make_site, url, tmp_path):
     told = result.stdout
     assert "stored           3\nnot stored       1\nfailed           1\nelsewhere        1\n" in told
     assert "NOT_STORED_SET_COOKIE: The response sets a cookie." in told
+    assert "not stored      200   NOT_STORED_SET_COOKIE" in told
     assert "RuntimeError: no database" in told
     assert "another site" in told
     make_site(url)
@@ -343,6 +448,27 @@ def test_the_command_tells_scripts_of_each_page(make_site, url):
     assert [(one["url"], one["result"], one["reason"]) for one in told] == [
         (f"{HOST}/a", "stored", ""), (f"{HOST}/private", "not stored", "NOT_STORED_PRIVATE")
     ]  # fmt: skip
+
+
+def test_the_command_tells_where_redirects_lead(make_site, url):
+    make_site(url)
+    given = ("warm", "--urls", "-", "--site", HOST, "--rate", "500", "--concurrency", "1", *APP)
+    result = run(*given, stdin="/moved\n/away\n")
+    assert result.stdout.startswith("result      pages\n")
+    assert "\nstored          1\nredirect        1\nelsewhere       1\n" in result.stdout
+    assert "redirect       302   NOT_STORED_NO_LIFETIME: " in result.stdout
+    assert "/moved → /posts/1" in result.stdout
+    assert "/away → http://other.example/" in result.stdout
+    assert [(one["url"], one["result"], one["location"]) for one in lines(*given, stdin="/moved")] == [
+        (f"{HOST}/moved", "redirect", f"{HOST}/posts/1"), (f"{HOST}/posts/1", "already there", "")
+    ]  # fmt: skip
+
+
+def test_so_many_kinds_of_results_and_no_more_are_shown(make_site, url, monkeypatch):
+    make_site(url)
+    monkeypatch.setattr("wsgicache.cli.warming._KINDS", 2)
+    result = run("warm", "--urls", "-", "--site", HOST, *APP, stdin="/moved\n/private\n/welcome\n/q?a=1")
+    assert "2 more kinds of results; --json tells of each page" in result.stderr
 
 
 def test_the_memory_of_this_process_is_warmed_for_nothing(make_site):

@@ -80,6 +80,28 @@ def test_a_purge_in_one_worker_reaches_the_forms_of_all():
         assert worker.ask(headers=GZIP).field("etag").startswith('"v2')
 
 
+def test_what_one_worker_refreshes_keeps_the_forms_of_all(monkeypatch):
+    shared = site()
+    one, two = shared.workers(2)
+    assert made(one).field("content-encoding") == "gzip"
+    made(two)
+    made_again = []
+    for worker in (one, two):
+        monkeypatch.setattr(worker.cache.engine.forms, "make", lambda *what: made_again.append(what))
+    one.cache.purge("/page", soft=True)
+    assert one.ask(headers=GZIP).stored
+    assert (one.calls, two.calls) == (2, 0)
+    for worker in (two, one):
+        reply = worker.ask(headers=GZIP)
+        assert (reply.is_hit, reply.field("content-encoding")) == (True, "gzip")
+        assert zlib.decompress(reply.body, 31) == BODY
+        trips, reply = shared.trips(lambda worker=worker: worker.ask(headers=GZIP))
+        assert (trips, reply.is_hit) == (1, True)
+    assert not made_again
+    one.cache.purge("/page")  # one that is not soft reaches what was kept
+    assert not two.ask(headers=GZIP).is_hit
+
+
 def test_workers_that_do_not_make_forms_share_a_store_with_those_that_do():
     """They are of another rule: each has entries of its own kind, and no worker gives out another's."""
     shared = site()

@@ -68,6 +68,15 @@ def test_a_form_that_one_process_made_answers_in_another(url):
             env={"PYTHONPATH": str(Path(wsgicache.__file__).parent.parent)}, check=True,
         )  # fmt: skip
         assert done.stdout.split() == ["True", "gzip", replies[-1].field("etag"), "0", "0"]
+        asked = until(lambda: (reply := ask(cache, headers=GZIP)).stored and reply)  # it purged
+        reply = ask(cache, headers=GZIP)
+        assert cache.engine.refresher.drain()
+        cache.purge("/", soft=True)  # fetched again, it says the same, and its form stays
+        assert ask(cache, headers=GZIP).stored
+        reply = ask(cache, headers=GZIP)
+        assert (reply.is_hit, reply.field("content-encoding"), len(made)) == (True, "gzip", 2)
+        assert zlib.decompress(reply.body, 31) == BODY
+        cache.purge("/")
         app.answers(Response("200 OK", [("Content-Type", "text/html"), ("ETag", '"v2"')], BODY))
         asked = until(lambda: (reply := ask(cache, headers=GZIP)).is_hit or reply)  # within the near bound
         assert (asked.field("etag"), asked.field("content-encoding")) == ('"v2"', None)

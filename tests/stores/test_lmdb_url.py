@@ -23,7 +23,7 @@ def test_an_absolute_path(tmp_path):
 
 def test_a_relative_path_is_beside_the_working_directory_of_now(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert opened("lmdb://a/b").directory == tmp_path / "a" / "b"
+    assert opened("lmdb://./a/b").directory == tmp_path / "a" / "b"
     assert opened("lmdb://a").directory == tmp_path / "a"
 
 
@@ -52,6 +52,11 @@ def test_nothing_is_made_before_it_is_needed(tmp_path):
         ("lmdb:///", ["name a directory"]),
         ("lmdb://?max_bytes=64MB", ["name a directory"]),
         ("lmdb://a%00b", ["name a directory"]),
+        ("lmdb:/var/cache/a", ["two slashes", "write lmdb:///var/cache/a"]),
+        ("lmdb:///var/cache/a ", ["blanks"]),
+        ("lmdb:a", ["two slashes", "write lmdb://a"]),
+        ("lmdb://var/cache/a", ["lmdb:///var/cache/a", "lmdb://./var/cache/a"]),
+        ("lmdb:///var/cache/a&max_bytes=64MB", ["options begin with ?"]),
         ("lmdb://a?max_byte=64MB", ["max_byte", "max_bytes"]),
         ("lmdb://a?max_bytes=lots", ["max_bytes", "lots", "64MB"]),
         ("lmdb://a?max_bytes=1MB", ["1000000", "too small", "4MiB"]),

@@ -18,7 +18,6 @@ def names(store):
     ("url", "servers", "journal"),
     [
         ("memcached://localhost", ["localhost:11211"], "localhost:11211"),
-        ("memcached:localhost", ["localhost:11211"], "localhost:11211"),
         ("memcached://localhost/", ["localhost:11211"], "localhost:11211"),
         ("memcached://a:1,b:2,c", ["a:1", "b:2", "c:11211"], "a:1"),
         ("memcached://a:1,b:2,c?journal=b:2", ["a:1", "b:2", "c:11211"], "b:2"),
@@ -55,7 +54,13 @@ def test_options():
     ("url", "told"),
     [
         ("memcached://", "no server"),
-        ("memcached:", "no server"),
+        ("memcached:", "write memcached://…"),
+        ("memcached:localhost", "two slashes follow memcached: write memcached://localhost$"),
+        ("memcached:/a:1", "write memcached://a:1$"),
+        ("memcached://a&timeout=1", "'a&timeout=1' is no server;.*options after \\?"),
+        ("memcached://a b", "'a b' is no server"),
+        ("memcached:///run/m.sock&timeout=1", "options begin with \\?"),
+        ("memcached:///run/m.sock,a", "a socket is one server"),
         ("memcached:///", "no server"),
         ("memcached://,a", "no server"),
         ("memcached://a,", "no server"),

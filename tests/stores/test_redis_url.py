@@ -17,7 +17,6 @@ def read(url, **options):
 @pytest.mark.parametrize(
     ("url", "nodes"),
     [
-        ("redis://", (("localhost", 6379),)),
         ("redis://cache", (("cache", 6379),)),
         ("redis://cache:1234/5", (("cache", 1234),)),
         ("redis://[::1]:7/", (("::1", 7),)),
@@ -31,17 +30,19 @@ def test_hosts(url, nodes):
     assert read(url).nodes == nodes
 
 
-def test_everything_a_url_can_say():
+def test_everything_a_url_can_say(tmp_path):
+    authorities = tmp_path / "ca.pem"
+    authorities.touch()
     address = read(
         "rediss+sentinel://us%40er:p%2Fw@a:1/my%20master/3?timeout=20ms&journal=9&max_connections=2"
-        "&ssl_ca_certs=/ca.pem&ssl_check_hostname=no&ssl_cert_reqs=none&sentinel_username=s&sentinel_password=t"
+        f"&ssl_ca_certs={authorities}&ssl_check_hostname=no&ssl_cert_reqs=none&sentinel_username=s&sentinel_password=t"
     )
     assert address.login == {"username": "us@er", "password": "p/w", "db": 3}
     assert address.sentinel_login == {"username": "s", "password": "t"}
     assert (address.service, address.tls, address.timeout) == ("my master", True, 0.02)
     assert (address.journal, address.connections) == (9, 2)
     assert address.tls_options == {
-        "ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False, "ssl_cert_reqs": "none",
+        "ssl_ca_certs": str(authorities), "ssl_check_hostname": False, "ssl_cert_reqs": "none",
     }  # fmt: skip
     assert "p/w" not in address.name
     assert "p%2Fw" not in address.name
@@ -49,12 +50,12 @@ def test_everything_a_url_can_say():
 
 @pytest.mark.parametrize(("text", "seconds"), [("50ms", 0.05), ("0.5", 0.5), ("2s", 2), ("1.5ms", 0.0015)])
 def test_timeouts(text, seconds):
-    assert read(f"redis://?timeout={text}").timeout == seconds
+    assert read(f"redis://a?timeout={text}").timeout == seconds
 
 
 def test_the_option_counts_where_the_url_says_nothing():
-    assert read("redis://", timeout=0.7).timeout == 0.7
-    assert read("redis://").timeout == 0.05
+    assert read("redis://a", timeout=0.7).timeout == 0.7
+    assert read("redis://a").timeout == 0.05
     assert read("redis+cluster://a").buckets == 16
     assert read("redis+cluster://a?buckets=4").buckets == 4
 
@@ -84,6 +85,26 @@ def test_a_socket():
         ("redis://a?max_connections=0", "max_connections = '0'"),
         ("redis://a?decode_responses=1", "unknown option 'decode_responses'"),
         ("redis://a?buckets=1", "unknown option 'buckets'"),
+        ("redis://a?timeot=1", "did you mean 'timeout'"),
+        ("redis:/a", "two slashes follow redis: write redis://a$"),
+        ("redis:a:1/2", "write redis://a:1/2$"),
+        ("redis:", "write redis://…"),
+        ("rediss:/a", "write rediss://a$"),
+        ("redis+sentinel:/a/m", "write redis\\+sentinel://a/m$"),
+        ("redis+cluster:a", "write redis\\+cluster://a$"),
+        ("unix:/run/redis.sock", "write unix:///run/redis.sock$"),
+        ("redis://", "name a host, such as localhost"),
+        ("redis:///0", "name a host"),
+        ("redis://a,", "name a host"),
+        ("redis+sentinel:///m", "name a host"),
+        ("redis+sentinel://a,,b/m", "name a host"),
+        ("redis+cluster://a,", "name a host"),
+        ("redis://a&timeout=1", "'a&timeout=1' is no host:port;.*options after \\?"),
+        ("redis://a b", "'a b' is no host:port"),
+        ("redis://a;timeout=1", "is no host:port"),
+        ("unix:///run/redis.sock&db=1", "options begin with \\?.*%26"),
+        ("unix:///run/redis.sock/3", "an option: \\?db=3"),
+        ("rediss://a?ssl_ca_certs=/nowhere", "ssl_ca_certs = '/nowhere': there is no such file"),
         ("redis://a?ssl_ca_certs=/x", "unknown option 'ssl_ca_certs'"),
         ("rediss://a?ssl_cert_reqs=maybe", "ssl_cert_reqs = 'maybe'"),
         ("unix://", "give the path of the socket"),
@@ -110,10 +131,14 @@ def test_a_mistake_shows_no_password():
         "redis+sentinel://a/m?sentinel_password=hunter2&x=1",
         "redis+sentinel://:hunter2@a",
         "unix://u:hunter2@relative?x=1",
+        "redis:/u:hunter2@a",
+        "redis:u:hunter2@a",
+        "redis:/:hunter2@a",
+        "redis://:h?unter2@a",
     ):
         with pytest.raises(ValueError, match=r"a|relative") as raised:
             open_store(url)
-        assert "hunter2" not in str(raised.value)
+        assert "unter2" not in str(raised.value)
 
 
 def test_opening_connects_to_nobody():

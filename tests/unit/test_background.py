@@ -72,6 +72,28 @@ def test_a_queued_key_is_taken_too(clock):
     assert order == ["b", "c"]
 
 
+def test_what_only_saves_work_comes_last(clock):
+    pool, job, order = refresher(clock, threads=1, queue=2), Held(), []
+    pool.submit("/a", job)
+    assert job.began.wait(10)
+    for key in ("form 1", "form 2"):
+        assert pool.submit(key, lambda key=key: order.append(key) or True, later=True)
+    assert not pool.submit("form 3", done, later=True)
+    for key in ("/b", "/c"):  # there is room for them however much else waits
+        assert pool.submit(key, lambda key=key: order.append(key) or True)
+    assert not pool.submit("/d", done)
+    assert not pool.submit("form 2", done)  # a job of a key is one job
+    job.let_go.set()
+    assert pool.drain()
+    assert order == ["/b", "/c", "form 1", "form 2"]
+
+
+def test_what_only_saves_work_needs_nobody_else_to_begin(clock):
+    pool = refresher(clock)
+    assert pool.submit("form", done, later=True)
+    assert pool.drain()
+
+
 def test_the_queue_is_bounded(clock):
     pool, job = refresher(clock, threads=1, queue=2), Held()
     pool.submit("/a", job)

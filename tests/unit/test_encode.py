@@ -237,6 +237,39 @@ def test_a_body_that_does_not_become_clearly_smaller_is_its_own_form():
     assert fields(anyhow)["content-encoding"] == "gzip"
 
 
+@pytest.mark.parametrize("coding", CODINGS)
+def test_what_does_not_become_smaller_is_packed_quickly_under_a_tag_of_its_own(coding):
+    plain = page(("ETag", '"v1"'), body=hashlib.shake_128(b"noise").digest(2000))
+    anyhow = form(plain, coding, anyhow=True)
+    assert DECODE[coding](anyhow.body) == plain.body
+    assert anyhow.etag != form_tag('"v1"', coding)
+    assert page_tags(anyhow.etag) == '"v1"'
+    assert len(anyhow.body) <= len(plain.body) + 64
+
+
+def renewed(plain, before, coding="gzip"):
+    return encode.renew_form(form(before, coding), before, plain, fields)
+
+
+def test_a_page_that_says_the_same_lends_the_next_one_its_coded_bytes():
+    before = page(("ETag", '"v1"'), ("X-More", "1"))
+    plain = page(("ETag", '"v2"'), ("X-More", "2"), since=20.0)
+    assert encode.says_the_same(plain, before)
+    made, anew = renewed(plain, before), form(plain)
+    for name in ("key", "terms", "headers", "body", "since", "fresh_until", "born", "values"):
+        assert getattr(made, name) == getattr(anew, name)
+    assert is_form_of(made, plain)
+    assert not is_form_of(made, before)
+
+
+def test_a_form_of_another_page_is_lent_to_none():
+    before, plain = page(("ETag", '"v1"')), page(("ETag", '"v1"'), since=20.0)
+    assert encode.renew_form(form(page(("ETag", '"v1"'), since=5.0)), before, plain, fields) is None
+    assert encode.renew_form(before, before, plain, fields) is None
+    for other in (page(body=BODY + b"!"), page(values=("gzip",)), page(varying=(), values=())):
+        assert not encode.says_the_same(other, before)
+
+
 def test_a_form_of_what_is_not_to_be_touched_is_the_page():
     plain = page(("ETag", '"v1"'), ("Content-Encoding", "br"))
     made = form(plain, anyhow=True)

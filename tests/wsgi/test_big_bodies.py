@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import threading
+from contextlib import contextmanager
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
@@ -11,7 +12,7 @@ import pytest
 from big_helpers import SMALL, Download, big_cache, files, open_files, pattern
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wsgi_helpers import Body, Call, Exchange, Waiters, count, results, text
+from wsgi_helpers import PATIENCE, Body, Call, Exchange, Waiters, count, results, text
 
 from wsgicache import Reason, WSGICache
 from wsgicache.answer import answer
@@ -563,6 +564,74 @@ def test_followers_get_the_file_of_their_leader(new, tmp_path):
     assert isinstance(leader.iterable._pending, Behind), "what its client has not taken is not in memory"
     assert leader.rest().close().body == BODY
     assert len(spooled(tmp_path)) == 1
+
+
+@contextmanager
+def app_held(cache):
+    """The app of a cache begins when the second event is set; the first is set when it is asked."""
+    app, asked, go_on = cache.app, threading.Event(), threading.Event()
+
+    def held(environ, start_response):
+        asked.set()
+        assert go_on.wait(PATIENCE)
+        return app(environ, start_response)
+
+    cache.app = held
+    yield asked, go_on
+    go_on.set()
+
+
+def test_a_file_that_is_gone_is_fetched_again_once(new, tmp_path):
+    """Several found the entry and then no file: one asks the app, the others wait for it."""
+    app = Download(BODY)
+    cache = new(app)
+    ask(cache, "/f")
+    (name,) = spooled(tmp_path)
+    look_up, found_it = cache.engine.look_up, threading.local()
+    together = threading.Barrier(4, action=lambda: os.unlink(name))
+
+    def with_others(admission, **given):
+        found = look_up(admission, **given)
+        if not hasattr(found_it, "once"):
+            found_it.once = True
+            assert found.reason is Reason.HIT
+            together.wait(PATIENCE)
+        return found
+
+    cache.engine.look_up = with_others
+    waiters = Waiters(cache)
+    with app_held(cache):
+        calls = [Call(ask, cache, "/f") for _ in range(4)]
+        waiters.arrived(3)
+    replies = results(calls)
+    assert {reply.body for reply in replies} == {BODY}
+    assert app.calls == 2
+    assert sorted("collapsed" in reply.cache for reply in replies) == [False, True, True, True]
+    assert {reply.cache["fwd"] for reply in replies} == {"uri-miss"}
+    assert len(spooled(tmp_path)) == 1
+
+
+def test_files_that_go_again_and_again_keep_nobody(new, tmp_path):
+    """Whoever lost a file twice waits for no third one."""
+    app = Download(BODY)
+    cache = new(app)
+    ask(cache, "/f")
+    land = cache.engine.land
+
+    def and_take_it_away(flight, entry):
+        os.unlink(entry.body.path)
+        land(flight, entry)
+
+    os.unlink(spooled(tmp_path)[0])
+    cache.engine.land = and_take_it_away
+    waiters = Waiters(cache)
+    with app_held(cache) as (asked, _):
+        leader = Call(ask, cache, "/f")
+        assert asked.wait(PATIENCE)
+        followers = [Call(ask, cache, "/f") for _ in range(2)]
+        waiters.arrived(2)
+    assert {reply.body for reply in results([leader, *followers])} == {BODY}
+    assert app.calls <= 5
 
 
 def test_many_at_once_each_get_all_of_it(new):

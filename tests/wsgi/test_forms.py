@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from wsgi_helpers import PATIENCE, Call, new_cache, results
 
 from wsgicache import Rule, encode
-from wsgicache.encode import is_form
+from wsgicache.encode import is_form, with_tag
 from wsgicache.entry import Entry, Variants
+from wsgicache.found import place
 from wsgicache.testing import FailingStore, Response, ScriptedApp, ask
 
 HTML = ("Content-Type", "text/html")
@@ -143,6 +144,36 @@ def test_each_client_gets_its_own_and_the_app_is_asked_once(compressed):
         for reply in (site.ask(headers={"Accept-Encoding": c}) for c in ("br", "gzip", ""))
     }
     assert len(tags) == 3
+
+
+def test_a_stale_page_is_refreshed_before_pages_are_coded(monkeypatch):
+    control = ("Cache-Control", "max-age=10, stale-while-revalidate=100")
+    site = Site(page(control), background_threads=1, background_queue=3)
+    ask(site.cache, "/hot")
+    site.tick(11)
+    for number in range(5):
+        ask(site.cache, f"/{number}")
+    begun, go_on, order = threading.Event(), threading.Event(), []
+    encoder = encode.encoder
+
+    def held(name):
+        def compress(body):
+            begun.set()
+            assert go_on.wait(PATIENCE)
+            order.append("form")
+            return encoder(name).compress(body)
+
+        return encoder(name)._replace(compress=compress)
+
+    monkeypatch.setattr(encode, "encoder", held)
+    site.app.answers(lambda environ: order.append(environ["PATH_INFO"]) or page(control))
+    for number in range(5):
+        assert ask(site.cache, f"/{number}", headers=GZIP).is_hit
+        assert begun.wait(PATIENCE)
+    assert ask(site.cache, "/hot").cache["ttl"] == "-1"
+    go_on.set()
+    site.done()
+    assert order == ["form", "/hot", "form", "form", "form"]  # one more found no room, and comes another time
 
 
 def test_a_page_that_nobody_asks_for_again_is_not_coded(compressed):
@@ -388,6 +419,35 @@ def test_a_client_that_refuses_identity_gets_a_form_that_is_no_smaller():
     assert (refusing.field("content-encoding"), zlib.decompress(refusing.body, 31)) == ("gzip", NOISE)
 
 
+@pytest.mark.parametrize("name", ["gzip", "br", "zstd"])
+def test_what_does_not_become_smaller_is_not_tried_for_each_client_that_refuses_identity(compressed, name):
+    site = Site(page(("ETag", '"v1"'), body=NOISE))
+    site.ask(headers={})
+    refusing = {"Accept-Encoding": f"{name}, identity;q=0"}
+    replies = [site.ask(headers=refusing) for _ in range(4)]
+    assert compressed == [name]  # the others are packed as they are
+    for reply in replies:
+        assert (reply.is_hit, reply.field("content-encoding")) == (True, name)
+        assert DECODE[name](reply.body) == NOISE
+        assert reply.field("content-length") == str(len(reply.body))
+    (tag,) = {reply.field("etag") for reply in replies}
+    assert tag.startswith(f'"v1-{name}-')
+    assert len({reply.body for reply in replies}) == 1  # a strong tag names bytes
+    assert site.ask(headers={**refusing, "If-None-Match": tag}).code == 304
+    assert site.ask(headers={"Accept-Encoding": name}).field("etag") == '"v1"'
+    part = site.ask(headers={**refusing, "Range": "bytes=10-19", "If-Range": tag})
+    assert (part.code, part.body) == (206, replies[0].body[10:20])
+
+
+def test_a_client_that_refuses_identity_gets_a_form_that_cannot_be_stored():
+    store = FailingStore()
+    site = Site(store=store)
+    site.ask(headers={})
+    store.failing.add("set")
+    for _ in range(2):
+        assert coding(site.ask(headers={"Accept-Encoding": "gzip, identity;q=0"})) == "gzip"
+
+
 @pytest.mark.parametrize("field", ["identity;q=0", "*;q=0", "deflate, identity;q=0"])
 def test_where_nothing_is_acceptable_the_app_decides(field):
     site = Site()
@@ -471,25 +531,156 @@ def test_the_app_is_asked_about_its_own_tag():
     assert site.app.seen[-1]["HTTP_IF_NONE_MATCH"] == '"v1"'
     assert (reply.code, reply.cache["fwd-status"], coding(reply)) == (200, "304", None)
     assert reply.all("vary") == ["Accept-Encoding"]
-    again = site.made()
+    again = site.ask()
     assert (coding(again), again.all("vary")) == ("gzip", ["Accept-Encoding"])
     assert site.app.calls == 2
 
 
-def test_a_freshened_page_has_no_old_forms(compressed):
-    site = Site(page(("ETag", '"v1"'), ("Cache-Control", "max-age=10")))
+# --- what stays of the forms of a page that was fetched again ----------------------------------------
+
+
+SHORT = ("Cache-Control", "max-age=10")
+
+
+def unchanged(*headers):
+    return Response("304 Not Modified", [*headers], b"")
+
+
+@pytest.mark.parametrize("tag", ['"v1"', 'W/"v1"'])
+def test_a_freshened_page_keeps_its_forms(compressed, tag):
+    site = Site(page(("ETag", tag), SHORT))
+    before = site.made()
+    site.made(headers={"Accept-Encoding": "br"})
+    site.tick(11)
+    site.app.answers(unchanged(("ETag", tag), ("Cache-Control", "max-age=20"), ("X-Turn", "2")))
+    assert site.ask(headers={}).cache["fwd-status"] == "304"
+    for field in ("gzip", "br"):
+        reply = site.ask(headers={"Accept-Encoding": field})
+        assert (reply.is_hit, coding(reply), reply.cache["ttl"], reply.field("age")) == (
+            True,
+            field,
+            "20",
+            "0",
+        )
+        assert reply.field("x-turn") == "2"
+    assert site.ask().field("etag") == before.field("etag")
+    assert sorted(compressed) == ["br", "gzip"]
+    assert site.app.calls == 2
+
+
+@pytest.mark.parametrize("lines", [(), (("ETag", '"v1"'),)], ids=["our tag", "the app's"])
+def test_a_page_that_is_fetched_again_and_says_the_same_keeps_its_forms(compressed, lines):
+    site = Site(page(SHORT, *lines))
+    before = site.made()
+    for turn in (2, 3):
+        site.tick(11)
+        site.app.answers(page(SHORT, *lines, ("X-Turn", str(turn))))
+        assert site.ask(headers={}).stored
+        reply = site.ask()
+        assert (reply.is_hit, coding(reply), reply.field("x-turn")) == (True, "gzip", str(turn))
+        assert reply.field("etag") == before.field("etag")
+    assert compressed == ["gzip"]
+    site.cache.purge("/", soft=True)
+    assert site.ask().stored
+    assert (coding(site.ask()), compressed) == ("gzip", ["gzip"])
+
+
+def test_the_forms_of_a_page_have_its_new_tag(compressed):
+    site = Site(page(("ETag", '"v1"'), SHORT))
     site.made()
     site.tick(11)
-    site.app.answers(
-        Response(
-            "304 Not Modified", [("ETag", '"v1"'), ("Cache-Control", "max-age=10"), ("X-Turn", "2")], b""
-        )
-    )
-    site.ask(headers={})
-    assert not site.forms()
-    reply = site.made()
-    assert (reply.field("x-turn"), coding(reply), reply.field("age")) == ("2", "gzip", "0")
+    site.app.answers(page(("ETag", '"v2"'), SHORT))
+    assert site.ask().stored
+    assert site.ask().field("etag").startswith('"v2-gzip-')
+    assert compressed == ["gzip"]
+
+
+def test_a_body_that_does_not_become_smaller_is_not_tried_again_when_it_is_fetched_again(compressed):
+    site = Site(page(SHORT, body=NOISE))
+    for _ in range(3):
+        for _ in range(3):
+            assert site.ask().body == NOISE
+        site.tick(11)
+    assert compressed == ["gzip"]
+    assert site.app.calls == 3
+
+
+@pytest.mark.parametrize("how", ["body", "purged", "cleared", "another library", "a weak tag before"])
+def test_forms_that_may_not_stay_go(compressed, how, monkeypatch):
+    tag = 'W/"v1"' if how == "a weak tag before" else '"v1"'
+    site = Site(page(("ETag", tag), SHORT))
+    site.made()
+    site.tick(11)
+    if how == "purged":  # whoever purges wants all of it made anew
+        site.cache.purge("/")
+    elif how == "cleared":
+        site.cache.clear()
+    elif how != "body":  # a strong tag names bytes, which another library may not have made
+        counting = encode.encoder
+        monkeypatch.setattr(encode, "encoder", lambda name: counting(name)._replace(name=f"{name}-0000"))
+    body = BODY + BODY if how == "body" else BODY
+    site.app.answers(page(("ETag", '"v1"'), SHORT, body=body))
+    assert site.ask().stored
+    assert not [one for one in site.forms() if one.born == site.cache.store.get(["/"])[1]]
+    for _ in range(3):
+        reply = site.ask()
+    assert (reply.field("content-encoding"), zlib.decompress(reply.body, 31)) == ("gzip", body)
     assert compressed == ["gzip", "gzip"]
+
+
+@pytest.mark.parametrize(
+    "line", [("Content-Type", "image/png"), ("Cache-Control", "max-age=10, no-transform")]
+)
+def test_a_page_that_may_have_no_forms_any_more_has_none(line):
+    site = Site(page(("ETag", '"v1"'), SHORT))
+    site.made()
+    site.tick(11)
+    site.app.answers(page(*([] if line[0] == "Cache-Control" else [SHORT]), line))
+    assert site.ask(headers={}).stored
+    assert not site.forms()
+    assert site.ask().field("content-encoding") is None
+
+
+@pytest.mark.parametrize("how", ["replaced", "purged", "revoked"])
+def test_a_form_that_is_kept_while_its_page_goes_goes_too(monkeypatch, how):
+    """Between the page's being stored and the form's: another page, a purge, or a body that was not whole."""
+    fresh = ("Cache-Control", "max-age=60")
+    site = Site(page(("ETag", '"v1"'), fresh), profile="rfc")
+    site.made()
+    again = {"Cache-Control": "no-cache"}
+    kind = type(site.cache.store)
+    store_set = kind.set
+    turns = []
+
+    def meanwhile(self, key, stored, *more):
+        if isinstance(stored, Entry) and is_form(stored) and not turns:
+            turns.append(key)
+            (plain,) = [one for one in site.stored() if not is_form(one)]
+            if how == "replaced":  # as another process does it
+                other = Entry(
+                    plain.key, plain.terms, with_tag(plain.headers, '"v2"'), BODY * 2, plain.since,
+                    plain.fresh_until, plain.born, plain.values,
+                )  # fmt: skip
+                assert store_set(self, place(plain), other, other.keep_until)
+                site.cache.engine.forms.drop(place(plain), [key], self)
+            elif how == "purged":
+                site.cache.purge("/")
+            else:
+                site.cache.engine.revoke(plain)
+        return store_set(self, key, stored, *more)
+
+    monkeypatch.setattr(kind, "set", meanwhile)
+    ask(site.cache, headers=again)
+    assert turns
+    if how == "purged":
+        assert not site.ask().is_hit
+    else:
+        assert not site.forms()
+    if how == "replaced":
+        assert site.ask().field("etag") == '"v2"'
+
+
+# --- a client that changes what it read --------------------------------------------------------------
 
 
 def test_the_app_is_asked_for_its_own_tag_by_who_changes_what_he_read():
@@ -500,6 +691,39 @@ def test_the_app_is_asked_for_its_own_tag_by_who_changes_what_he_read():
         site.ask("/", method, {"If-Match": f'{known}, "other"', **GZIP})
         assert site.app.seen[-1]["HTTP_IF_MATCH"] == '"v1", "other"'
     assert site.app.calls == 3
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST"])
+def test_who_changes_nothing_that_he_has_read_is_heard_too(method):
+    """If-None-Match (RFC 9110 §13.1.2): 412 where the app still has what the client names."""
+
+    def answer(environ):
+        asked = environ.get("HTTP_IF_NONE_MATCH", "")
+        is_current = environ["REQUEST_METHOD"] != "GET" and (asked == "*" or '"v1"' in asked)
+        return page(("ETag", '"v1"'), status="412 Precondition Failed" if is_current else "200 OK")
+
+    site = Site(answer)
+    known = site.made().field("etag")
+    for asked, seen in (
+        (f'"other", {known}', '"other", "v1"'),
+        (f"W/{known}", 'W/"v1"'),
+        ('"v1"', '"v1"'),
+        ("*", "*"),
+        ('"x-gzip-12"', '"x-gzip-12"'),
+    ):
+        reply = site.ask("/", method, {"If-None-Match": asked})
+        assert site.app.seen[-1]["HTTP_IF_NONE_MATCH"] == seen
+        assert reply.code == (200 if "x-gzip" in asked else 412)
+
+
+def test_a_reader_whom_the_cache_does_not_answer_is_told_of_no_other_form():
+    """A 304 to the app's tag would name bytes that the client does not have."""
+    site = Site(page(("ETag", '"v1"')))
+    known = site.made().field("etag")
+    for method in ("GET", "HEAD"):
+        reply = site.ask("/", method, {**GZIP, "If-None-Match": known, "Authorization": "Basic x"})
+        assert (reply.cache["fwd"], reply.code) == ("bypass", 200)
+        assert site.app.seen[-1]["HTTP_IF_NONE_MATCH"] == known
 
 
 def test_ranges_are_of_the_form_that_is_sent():
@@ -618,7 +842,7 @@ def test_a_form_of_a_page_that_varies_otherwise_by_now_takes_nothing_back(monkey
 def test_a_reload_leaves_no_old_form():
     site = Site(page(("ETag", '"v1"'), ("Cache-Control", "max-age=60")), profile="rfc")
     site.made()
-    site.app.answers(page(("ETag", '"v2"'), ("Cache-Control", "max-age=60")))
+    site.app.answers(page(("ETag", '"v2"'), ("Cache-Control", "max-age=60"), body=BODY + BODY))
     assert site.ask(headers={**GZIP, "Cache-Control": "no-cache"}).stored
     assert not site.forms()
     assert site.ask().field("etag") == '"v2"'
@@ -698,7 +922,7 @@ def test_a_refresh_behind_the_visitor_is_the_apps_page_and_drops_the_forms():
     control = ("Cache-Control", "max-age=10, stale-while-revalidate=100")
     site = Site(page(("ETag", '"v1"'), control))
     site.made()
-    site.app.answers(page(("ETag", '"v2"'), control))
+    site.app.answers(page(("ETag", '"v2"'), control, body=BODY + BODY))
     site.tick(11)
     stale = site.ask()
     assert (stale.cache["ttl"], coding(stale)) == ("-1", "gzip")
@@ -714,7 +938,7 @@ def test_an_early_refresh_that_a_form_begins_is_one_of_its_page():
 
     def answer(environ):
         site.tick(1)  # what it costs the app
-        return page(("ETag", f'"v{version}"'))
+        return page(("ETag", f'"v{version}"'), body=BODY * version)
 
     site.app.answers(answer)
     assert coding(site.made()) == "gzip"
@@ -791,12 +1015,19 @@ STEPS = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(STEPS)
-def test_whatever_happens_a_client_gets_the_page_in_a_coding_that_it_accepts(steps):
+@given(STEPS, st.booleans())
+def test_whatever_happens_a_client_gets_the_page_in_a_coding_that_it_accepts(steps, validates):
     """Never an older version than the last purged one, and forms of one page only."""
-    site = Site(page(("Cache-Control", "max-age=10")))
+    site = Site()
     version, least = 0, 0
-    site.app.answers(lambda environ: page(("Cache-Control", "max-age=10"), body=BODY + b"%d" % version))
+
+    def answer(environ):
+        tag = [("ETag", f'"{version}"')] if validates else []
+        if environ.get("HTTP_IF_NONE_MATCH") == f'"{version}"':
+            return unchanged(SHORT, *tag)
+        return page(SHORT, *tag, body=BODY + b"%d" % version)
+
+    site.app.answers(answer)
     for step, field in steps:
         if step == "publish":
             version += 1
@@ -815,3 +1046,5 @@ def test_whatever_happens_a_client_gets_the_page_in_a_coding_that_it_accepts(ste
             assert told is None or told in field or field == "*"
             seen = int(DECODE[told](reply.body)[len(BODY) :])
             assert least <= seen <= version
+            if validates:
+                assert reply.field("etag").startswith(f'"{seen}-{told}-' if told else f'"{seen}"')

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
 import click
 from rich.progress import (
@@ -30,7 +30,10 @@ from .output import Output, console, plural
 from .site import Source, open_site
 
 _EXAMPLES: Final = 3
-"""URLs that are shown for each reason why something was not stored."""
+"""URLs that are shown of each kind of result."""
+
+_KINDS: Final = 30
+"""Kinds of results that are shown: messages of exceptions may all differ."""
 
 
 @click.command()
@@ -86,7 +89,8 @@ def warm(
     """Fill the cache before the visitors come. Exit code 1 when a page failed.
 
     The app is asked in this process, as a stranger would ask it: nothing goes over a network, no cookie is
-    sent, and only pages of one site are asked for. --app or --ini says which app.
+    sent, and only pages of one site are asked for, those that its redirects lead to included. --app or --ini
+    says which app.
     """
     if not (sitemaps or files or urls):
         raise misuse("name pages: --sitemap URL, --sitemap-file FILE or --urls FILE")
@@ -155,21 +159,45 @@ def _origin_of(sitemaps: Sequence[str], listed: Sequence[str]) -> str:
     )
 
 
+class _Kind(NamedTuple):
+    """What several pages have in common of which there is more to say than that they are stored."""
+
+    result: Result
+    status: int | None
+    reason: str
+
+
 class _Tally:
     """What became of the pages."""
 
     def __init__(self) -> None:
         self.results: Counter[Result] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.examples: dict[str, list[Warmed]] = {}
+        self.kinds: Counter[_Kind] = Counter()
+        self.examples: dict[_Kind, list[Warmed]] = {}
 
     def add(self, warmed: Warmed) -> None:
         self.results[warmed.result] += 1
-        if warmed.reason:
-            self.reasons[warmed.reason] += 1
-            examples = self.examples.setdefault(warmed.reason, [])
+        self.reasons[warmed.reason] += 1
+        if warmed.reason or warmed.location:
+            kind = _Kind(warmed.result, warmed.status, warmed.reason)
+            self.kinds[kind] += 1
+            examples = self.examples.setdefault(kind, [])
             if len(examples) < _EXAMPLES:
                 examples.append(warmed)
+
+    def rows(self, site: str) -> list[tuple[str, ...]]:
+        """A row for each kind, the most frequent first; pages of the site by their paths."""
+        return [
+            (
+                kind.result.value,
+                "" if kind.status is None else str(kind.status),
+                _explained(kind.reason),
+                f"{count:,}",
+                "\n".join([_shown(one, site) for one in self.examples[kind]]),
+            )
+            for kind, count in self.kinds.most_common(_KINDS)
+        ]
 
 
 def _run(warmer: Warmer, pages: Sequence[str], tally: _Tally, out: Output) -> None:
@@ -197,6 +225,7 @@ class _bar:  # noqa: N801 - used as a function
         )
         self._task = self._bar.add_task("", total=total)
         self._done = 0
+        self._total = total
 
     def __enter__(self) -> Any:
         self._bar.start()
@@ -205,7 +234,10 @@ class _bar:  # noqa: N801 - used as a function
     def _advance(self, warmed: Warmed) -> None:
         self._done += 1
         self._bar.update(
-            self._task, completed=self._done, description=f"{warmed.result.value} {warmed.url[-40:]}"
+            self._task,
+            completed=self._done,
+            total=max(self._total, self._done),  # redirects lead to further pages
+            description=f"{warmed.result.value} {warmed.url[-40:]}",
         )
 
     def __exit__(self, *exc: object) -> None:
@@ -218,6 +250,7 @@ def _as_dict(warmed: Warmed) -> dict[str, Any]:
         "result": warmed.result.value,
         "status": warmed.status,
         "reason": warmed.reason,
+        "location": warmed.location,
         "seconds": round(warmed.seconds, 6),
     }
 
@@ -230,22 +263,26 @@ def _finish(out: Output, warmer: Warmer, tally: _Tally) -> None:
             [(result.value, f"{tally.results[result]:,}") for result in Result if tally.results[result]],
             right=("pages",),
         )
-        if tally.reasons:
+        if tally.kinds:
             out.gap()
             out.table(
-                ("why not", "pages", "for example"),
-                [
-                    (_explained(reason), f"{count:,}", "\n".join([one.url for one in tally.examples[reason]]))
-                    for reason, count in tally.reasons.most_common()
-                ],
-                right=("pages",),
+                ("result", "status", "why not", "pages", "for example"),
+                tally.rows(warmer.site),
+                right=("status", "pages"),
             )
+        if len(tally.kinds) > _KINDS:
+            out.note(f"{len(tally.kinds) - _KINDS:,} more kinds of results; --json tells of each page")
     for skipped in warmer.skipped:
         out.note(f"left out {skipped}")
     if warmer.left_out:
         out.note(f"{plural(warmer.left_out, 'URL')} beyond what the protocol allows in one sitemap, left out")
     if warmer.cut:
         out.note("there are more pages than --limit; raise it to warm them too")
+
+
+def _shown(warmed: Warmed, site: str) -> str:
+    both = [url for url in (warmed.url, warmed.location) if url]
+    return " → ".join([url.removeprefix(site) if url.startswith(site + "/") else url for url in both])
 
 
 def _explained(reason: str) -> str:

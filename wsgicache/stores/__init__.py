@@ -203,6 +203,9 @@ _OURS: Final = {
 }
 """The module that each scheme is opened by, the function, and the extra that brings what it needs."""
 
+_BARE: Final = ("memory", "cachelib")
+"""Schemes that nothing has to follow that has slashes before it."""
+
 
 def open_store(url: str, options: StoreOptions | None = None) -> Store:
     """The store that a URL names.
@@ -218,8 +221,11 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
             f"{shown(url)!r} is no store URL; the default is memory://, others are like "
             f"lmdb:///var/cache/site and redis://localhost/0{meant}"
         )
+    if url != url.strip():
+        raise ValueError(f"{shown(url)!r} has blanks around it; leave them out")
     options = StoreOptions() if options is None else options
     if scheme in _OURS:
+        _check_slashes(url, scheme)
         return _opener(url, *_OURS[scheme])(url, options)
     for entry_point in entry_points(group=ENTRY_POINTS, name=scheme):
         opened: Store = entry_point.load()(url, options)
@@ -231,6 +237,16 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         f"{shown(url)!r}: no store is known for {scheme}://{meant}; known: {', '.join(known)}. Others come "
         f"from packages that register under the entry-point group {ENTRY_POINTS!r}"
     )
+
+
+def _check_slashes(url: str, scheme: str) -> None:
+    """Without two slashes nothing says what is a host and what a path, so it is not guessed."""
+    if scheme in _BARE or url.startswith(f"{scheme}://"):
+        return
+    rest = url.partition(":")[2]
+    names_a_path = scheme == "unix" or (scheme == "lmdb" and rest.startswith("/"))
+    place = ("/" if names_a_path else "") + (rest.lstrip("/") or "…")
+    raise ValueError(f"{shown(url)!r}: two slashes follow {scheme}: write {shown(f'{scheme}://{place}')}")
 
 
 def _opener(url: str, module: str, function: str, extra: str) -> Opener:
@@ -250,7 +266,7 @@ def shown(url: str) -> str:
     before, at, after = url.rpartition("@")
     if not at:
         return url
-    start, slashes, credentials = before.partition("://")
+    start, slashes, credentials = before.partition("://") if "://" in before else ("", "", before)
     user, colon, _ = credentials.partition(":")
     return f"{start}{slashes}{user}{colon}{'***' if colon else ''}@{after}"
 

@@ -64,7 +64,7 @@ from .lmdbroom import Room
 from .memo import Memo, MemoSlot
 from .sieve import Slot
 from .spool import Spool, spool_stats
-from .urls import url_options
+from .urls import check_path, url_options
 
 Result = TypeVar("Result")
 
@@ -525,10 +525,20 @@ def open_lmdb(url: str, options: StoreOptions) -> LmdbStore:
         ValueError: no path, an unknown option, a bad size, or a path that cannot hold a cache.
     """
     given = url_options(url, {"max_bytes": read_bytes, "journal": read_positive})
-    path = unquote(url.partition("://")[2].partition("?")[0])
+    raw = url.partition("://")[2].partition("?")[0]
+    path = unquote(raw)
     if not path.strip("/") or "\0" in path:
         raise ValueError(
             f"{url!r}: name a directory: lmdb:///var/cache/site, or lmdb://site for a relative one"
+        )
+    try:
+        check_path(raw)
+    except ValueError as error:
+        raise ValueError(f"{url!r}: {error}") from None
+    if "/" in path.rstrip("/") and path[0] not in "/.~":
+        raise ValueError(
+            f"{url!r} is below the directory that the process starts in; write lmdb:///{raw} if /{path} is "
+            f"meant, or lmdb://./{raw}"
         )
     directory = Path(os.path.realpath(os.path.expanduser(path)))
     max_bytes = given.get("max_bytes", options.max_bytes)

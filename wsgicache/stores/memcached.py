@@ -354,6 +354,8 @@ def open_memcached(url: str, options: StoreOptions) -> MemcachedStore:
     try:
         if "/" in rest.rstrip("/") and not rest.startswith("/"):
             raise ValueError("there is no path after the servers; give options after ?")
+        if rest.startswith("/") and "," in rest:
+            raise ValueError("a socket is one server; several are host:port,host:port")
         return MemcachedStore(servers, given.get("journal"), options, given.get("purges", PURGES))
     except ValueError as error:
         raise ValueError(f"{shown(url)!r}: {error}") from None

@@ -17,6 +17,7 @@ The rules this file obeys:
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -28,11 +29,14 @@ from pymemcache.exceptions import MemcacheUnexpectedCloseError
 from ..forks import in_child
 from . import StoreError
 from .breaker import Breaker
+from .urls import check_path
 
 Spec = tuple[str, int] | str
 """Host and port, or the path of a socket."""
 
 DEFAULT_PORT: Final = 11211
+
+_HOST: Final = re.compile(r"[^&=;#/\s]+")
 
 _CLOSED: Final = (MemcacheUnexpectedCloseError, ConnectionError)
 _TROUBLE: Final = (MemcacheUnexpectedCloseError, OSError)
@@ -55,6 +59,7 @@ def read_server(text: str) -> Spec:
         ValueError: it is none of them.
     """
     if text.startswith("/"):
+        check_path(text)
         return text
     if "@" in text:
         raise ValueError("users and passwords are not known; memcached is protected by its network")
@@ -64,8 +69,8 @@ def read_server(text: str) -> Spec:
         port = (rest.removeprefix(":") or port) if closed else ""
     elif ":" in text:
         host, _, port = text.partition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r} is no server; write host or host:{DEFAULT_PORT}")
+    if not _HOST.fullmatch(host) or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is no server; write host or host:{DEFAULT_PORT}, and options after ?")
     return host, int(port)
 
 

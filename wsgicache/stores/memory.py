@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from ..entry import Entry, Stored
 from ..forks import in_child
@@ -25,6 +25,7 @@ from . import StoreOptions
 from .budgets import Budgets
 from .sieve import Slot
 from .spool import Spool, spool_stats
+from .urls import url_options
 
 _SLOT_BYTES: Final = 300
 """A slot, its place in the dictionary, its numbers."""
@@ -288,16 +289,9 @@ def open_memory(url: str, options: StoreOptions) -> MemoryStore:
         ValueError: a host, a path or an unknown option in the URL, or a bad size.
     """
     parts = urlsplit(url)
-    if parts.netloc or parts.path.strip("/"):
+    if parts.netloc or parts.path.strip("/") or parts.fragment:
         raise ValueError(f"{url!r}: memory:// has no host and no path; write memory://?max_bytes=64MB")
-    max_bytes = options.max_bytes
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name != "max_bytes":
-            raise ValueError(f"{url!r}: unknown option {name!r}; memory:// has max_bytes only")
-        try:
-            max_bytes = read_bytes(value)
-        except ValueError as error:
-            raise ValueError(f"{url!r}: max_bytes = {value!r}: {error}") from None
+    max_bytes = url_options(url, {"max_bytes": read_bytes}).get("max_bytes", options.max_bytes)
     try:
         return MemoryStore(max_bytes, spool_max_bytes=options.spool_max_bytes, spool_dir=options.spool_dir)
     except ValueError as error:

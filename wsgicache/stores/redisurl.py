@@ -10,6 +10,7 @@ redis+cluster://[user:password@]host[:port],...     both also as rediss+...
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from .redislink import (
     PacedUnixConnection,
     RedisConnection,
 )
-from .urls import read_timeout, url_options
+from .urls import check_path, read_timeout, url_options
 
 Node = tuple[str, int]
 
@@ -40,7 +41,8 @@ JOURNAL: Final = 65536
 BUCKETS: Final = 16
 
 _PORT: Final = {"redis": 6379, "sentinel": 26379, "cluster": 6379}
-_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/@]+))(?::([0-9]{1,5}))?\Z")
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/@&=;#\s]+))(?::([0-9]{1,5}))?\Z")
+_DATABASE_IN_PATH: Final = re.compile(r"\.sock/([0-9]*)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,21 @@ class Address:
     buckets: int
 
 
+def _read_file(text: str) -> str:
+    if not os.path.isfile(text):
+        raise ValueError("there is no such file, or it cannot be read")
+    return text
+
+
 _COMMON: Final[dict[str, Reader]] = {
     "timeout": read_timeout,
     "journal": read_positive,
     "max_connections": read_positive,
 }
 _TLS: Final[dict[str, Reader]] = {
-    "ssl_ca_certs": read_text,
-    "ssl_certfile": read_text,
-    "ssl_keyfile": read_text,
+    "ssl_ca_certs": _read_file,
+    "ssl_certfile": _read_file,
+    "ssl_keyfile": _read_file,
     "ssl_cert_reqs": one_of("required", "optional", "none"),
     "ssl_check_hostname": read_bool,
 }
@@ -114,6 +122,12 @@ def read_url(url: str, options: StoreOptions) -> Address:
     if kind == "unix":
         if hosts or not path:
             raise wrong("give the path of the socket: unix:///run/redis/redis.sock")
+        try:
+            check_path(path)
+        except ValueError as error:
+            raise wrong(str(error)) from None
+        if (database := _DATABASE_IN_PATH.search(path)) is not None:
+            raise wrong(f"the database of a socket is an option: ?db={database[1] or 0}")
         nodes: tuple[Node, ...] = ()
         login["db"] = given.get("db", 0)
     else:
@@ -169,9 +183,11 @@ def _login(credentials: str) -> dict[str, Any]:
 def _node(part: str, port: int, wrong: _Wrong) -> Node:
     match = _HOST.match(part) if part else None
     if not part:
-        return "localhost", port
+        raise wrong("name a host, such as localhost; none is taken for granted")
     if match is None or not 0 < int(match[3] or port) < 65536:
-        raise wrong(f"{part!r} is no host:port; write special characters of a password as %XX")
+        raise wrong(
+            f"{part!r} is no host:port; write special characters of a password as %XX, and options after ?"
+        )
     return unquote(match[1] or match[2]), int(match[3] or port)
 
 

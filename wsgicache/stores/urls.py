@@ -23,6 +23,16 @@ def read_timeout(value: str) -> float:
     return seconds
 
 
+def check_path(path: str) -> None:
+    """Refuse what is no path, but a path and options.
+
+    Raises:
+        ValueError: which says how options are written.
+    """
+    if "&" in path:
+        raise ValueError("options begin with ?, and a & in a path is written as %26")
+
+
 def url_options(url: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
     """The options after `?`, each read by its reader; one that is not given is not in the answer.
 
@@ -35,6 +45,8 @@ def url_options(url: str, readers: Mapping[str, Reader]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, text in parse_qsl(url.partition("?")[2], keep_blank_values=True):
+        if "@" in name:  # what stands here is a part of the password
+            raise ValueError(f"{shown(url)!r}: a ? in a password is written as %3F")
         if name not in readers:
             raise ValueError(f"{shown(url)!r}: unknown option {name!r}{_known(name, readers)}")
         if name in found:
