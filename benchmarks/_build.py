@@ -33,6 +33,19 @@ def compiled_build() -> Path:
     return directory
 
 
+def choose(build: str) -> None:
+    """Have this process import the `python` build or the `compiled` one, from now on.
+
+    Raises:
+        Missing: the compiled one cannot be made.
+    """
+    if build == "compiled":
+        sys.path.insert(0, str(compiled_build()))
+        os.environ.pop(SWITCH, None)
+    else:
+        os.environ[SWITCH] = "0"
+
+
 def make(directory: Path) -> None:
     """Build the package and unpack it. It takes a minute or two.
 

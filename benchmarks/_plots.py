@@ -100,7 +100,7 @@ def _save(figure: Any, path: Path) -> None:
 
 def over_http(found: dict[str, Any], path: Path) -> None:
     """Requests per second by server: the bare app, a hit, the proxies, the other caches."""
-    colors = {"bare": APP, "fields": APP, "hit": OURS, "lmdb": OURS, "proxy": OTHERS}
+    colors = {"bare": APP, "fields": APP, "hit": OURS, "compiled": OURS, "lmdb": OURS, "proxy": OTHERS}
     rows = list(found["rows"].values())
     bars(
         path,

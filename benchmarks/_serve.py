@@ -57,6 +57,7 @@ SITES: dict[str, Callable[[str], App]] = {
     "bare": lambda store: constant_app(ETAG),
     "fields": lambda store: constant_app(ETAG, *ON_HITS),
     "hit": cached,
+    "compiled": cached,
     "lmdb": cached,
     "flask": lambda store: counted(_apps.flask_uncached()),
     "flask-caching": lambda store: counted(_apps.flask_caching_cached()),

@@ -34,6 +34,7 @@ PAGE = "performance.md"
 # name, then the arguments of a full and of a quick run
 STEPS: dict[str, tuple[list[str], list[str]]] = {
     "inprocess": ([], ["--rounds", "3", "--number", "50"]),
+    "compiled": (["--build", "compiled"], ["--build", "compiled", "--rounds", "3", "--number", "50"]),
     "stores": ([], ["--rounds", "3", "--number", "20"]),
     "flask_cached": ([], ["--rounds", "1"]),
     "memory": (["--entries", "1000000"], ["--entries", "2000", "--rounds", "2", "--number", "50"]),
@@ -43,6 +44,8 @@ STEPS: dict[str, tuple[list[str], list[str]]] = {
     "eviction": ([], ["--requests", "5000"]),
     "simulate": ([], ["--quick"]),
 }
+SCRIPTS = {"compiled": "inprocess"}
+"""Where that is not a step's own name."""
 PRINTED = {"eviction", "simulate"}
 """They tell in their own words; pages of their own show what they found."""
 PROGRAMS = {"wrk": "wrk", "nginx": "nginx", "varnishd": "varnish"}  # the program, Debian's package
@@ -55,6 +58,7 @@ PACKAGES = (
     "lmdb",
     "redis",
     "pymemcache",
+    "Cython",
     "matplotlib",
     *SERVE,
 )
@@ -78,7 +82,7 @@ def missing() -> list[str]:
 
 def run(name: str, results: Path, quick: bool) -> int:
     """Run one benchmark; return its exit status. What it prints is seen as it comes."""
-    command = [sys.executable, str(HERE / f"{name}.py"), *STEPS[name][quick]]
+    command = [sys.executable, str(HERE / f"{SCRIPTS.get(name, name)}.py"), *STEPS[name][quick]]
     if name not in PRINTED:
         command += ["--json", str(results / f"{name}.json")]
     print(f"\n=== {name}: {' '.join(command[1:])}\n", flush=True)

@@ -1,6 +1,7 @@
 """What a cached answer costs inside the process, beside the app itself and other caches.
 
     python benchmarks/inprocess.py [--rounds 61] [--number 2000] [--only hit,flask] [--json FILE]
+    python benchmarks/inprocess.py --build compiled     # the same of the compiled build
 
 Prints versions and processor, one table, and those goals of the project that this run can judge.
 How to read it: benchmarks/README.md.
@@ -31,6 +32,7 @@ from _apps import (
     constant_app,
     validating_app,
 )
+from _build import choose
 from _measure import (
     Requests,
     Subject,
@@ -42,6 +44,7 @@ from _measure import (
     table,
     versions,
 )
+from _servers import Missing
 
 PACKAGES = ("flask", "flask-caching", "cachelib", "django", "werkzeug", "jinja2")
 ETAG = ("ETag", '"v1"')
@@ -568,6 +571,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--number", type=int, default=2_000, help="most calls per row and round (default 2000)"
     )
     parser.add_argument("--only", default="", help="rows whose key contains one of these words: hit,flask")
+    parser.add_argument(
+        "--build", choices=("python", "compiled"), default="python", help="of wsgicache (default python)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole run there too")
     return parser.parse_args(arguments)
 
@@ -578,8 +584,14 @@ HEAD = ["", "µs", "min", "±", "over bare", "x bare"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when a subject answered wrongly."""
     options = parse(arguments)
+    try:
+        choose(options.build)
+    except Missing as error:
+        raise SystemExit(f"not installed: {error}") from error
     found = versions(*PACKAGES)
     print(describe(found))
+    if options.build == "compiled":
+        print("the compiled build of wsgicache")
     run = prepare([word for word in options.only.split(",") if word])
     measure(run.subjects, rounds=options.rounds, number=options.number)
     check_again(run)

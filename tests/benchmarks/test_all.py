@@ -59,4 +59,4 @@ def test_a_mistyped_name_is_refused() -> None:
     command = [sys.executable, str(SCRIPTS / "all.py"), "--only", "overhtp"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert done.returncode == 2
-    assert "choose from inprocess, stores, flask_cached" in done.stderr
+    assert "choose from inprocess, compiled, stores, flask_cached" in done.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wsgicache.compiled import SWITCH
 from wsgicache.flask.settings import DEFAULTS
 from wsgicache.options import OPTIONS, RULE_OPTIONS
 
@@ -82,7 +83,8 @@ def test_rules_and_caches_that_the_text_shows_have_options_that_exist(name):
 def test_variables_that_a_page_names_are_options(name):
     known = {*OF_THE_CACHE, *[setting.lower() for setting in DEFAULTS]}
     for variable in re.findall(r"\bWSGICACHE_([A-Z][A-Z_]*[A-Z])\b", (ROOT / name).read_text()):
-        assert variable.startswith("RULE_") or variable.lower() in known, f"WSGICACHE_{variable}"
+        named = variable.startswith("RULE_") or variable.lower() in known or f"WSGICACHE_{variable}" == SWITCH
+        assert named, f"WSGICACHE_{variable}"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if any(blocks(name, "ini"))])
