@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .follow import Follower, everywhere
+from .follow import Follower, Share, append_all
 from .journal import Purge
 from .observe import summary
 from .options import OptionError
@@ -59,7 +59,7 @@ class Client(Purges):
         self._store = opened.namespaced(namespace)
         parts: Sequence[Store] = getattr(self._store, "parts", (self._store,))
         self._journals = tuple([Follower(part, lambda names: None) for part in parts])
-        self.rules: Final = ClientRules(self._journals)
+        self.rules: Final = ClientRules(self._store, self._journals)
 
     @property
     def store(self) -> Store:
@@ -104,7 +104,8 @@ class Client(Purges):
 class ClientRules:
     """The rules of a site from outside, to look at and to switch."""
 
-    def __init__(self, journals: Sequence[Follower]) -> None:
+    def __init__(self, store: Store, journals: Sequence[Follower]) -> None:
+        self._whole = store
         self._journals = journals
         self._store = journals[0].store
 
@@ -145,8 +146,8 @@ class ClientRules:
         switch(self._store, name, enabled, self._append)
 
     def _append(self, purges: Sequence[Purge]) -> None:
-        now = time.time()
-        everywhere(self._journals, lambda journal: journal.append(purges, now))  # switches concern all
+        concerned = [Share(number, journal, purges) for number, journal in enumerate(self._journals)]
+        append_all(self._whole, concerned, time.time())  # switches concern all
 
 
 def _open(store: str | Store, options: StoreOptions) -> Store:

@@ -16,7 +16,7 @@ from .clock import Clock
 from .collapse import LANDED, Collapse, Flight, MissMarkers
 from .entry import Entry, Stored, Variants, with_etag
 from .facts import Facts
-from .follow import Follower, Look, everywhere, shares
+from .follow import Follower, Look, append_all, shares
 from .forks import in_child
 from .forms import Forms
 from .found import Found, page_or_form, place
@@ -467,8 +467,7 @@ class Engine:
     def append(self, purges: Sequence[Purge]) -> None:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
         now = self.clock.wall()
-        concerned = shares(self.store, self.followers, purges)
-        everywhere(concerned, lambda share: share.follower.append(share.purges, now))
+        append_all(self.store, shares(self.store, self.followers, purges), now)
 
     def _append_if_up(self, purges: Sequence[Purge]) -> None:
         """The same, unless the store is not to be asked now: to append asks it even then, and each request

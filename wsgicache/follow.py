@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from .codec import decode_mark, encode_mark
 from .entry import Entry, Stored
 from .journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, portions, short
 from .ready import ALWAYS, Trust
-from .stores import Store
+from .stores import AtOnce, Store, tried
 from .stores.memo import MemoSlot
 from .stores.sieve import Slot
 
 Look = Callable[[str], Slot | None]
 T = TypeVar("T")
-J = TypeVar("J")
 
 
 class Follower:
@@ -139,20 +139,39 @@ class Follower:
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
-        bounded = [purge._replace(target=short(purge.target)) for purge in purges]
-        return self.store.append(bounded, at)
+        return self.store.append(_bounded(purges), at)
 
-    def last(self, purges: Iterable[Purge]) -> list[int]:
-        """The numbers of the last purges of the same targets, 0 where there were none."""
+    def stand(self) -> Mark | None:
+        """The mark to which this process has followed the journal; None: it has not begun."""
         with self._lock:
             self._begin()
-            self._take(self.store.purges_since(self._index.mark))
+            return self._index.mark
+
+    def last(self, purges: Iterable[Purge], news: News | None = None) -> list[int]:
+        """The numbers of the last purges of the same targets, 0 where there were none.
+
+        Args:
+            news: what the journal has, if somebody has just asked; None: ask.
+        """
+        with self._lock:
+            self._begin()
+            mark = self._index.mark
+            known = news is not None and news.since == mark
+            self._take(news.snapshot if news is not None and known else self.store.purges_since(mark))
         return [self._index.last(purge) for purge in purges]
 
 
-class Share(NamedTuple):
-    """What one journal is to take of some purges."""
+class News(NamedTuple):
+    """What a journal has since a mark."""
 
+    since: Mark | None
+    snapshot: Snapshot
+
+
+class Share(NamedTuple):
+    """What one journal is to take of some purges: the journal's number in its store, and they."""
+
+    number: int
     follower: Follower
     purges: Sequence[Purge]
 
@@ -160,24 +179,70 @@ class Share(NamedTuple):
 def shares(store: Store, followers: Sequence[Follower], purges: Iterable[Purge]) -> list[Share]:
     """The journals of a store that some purges concern, in their order, and what each is to take."""
     if len(followers) == 1:
-        return [Share(followers[0], alone)] if (alone := list(purges)) else []
+        return [Share(0, followers[0], alone)] if (alone := list(purges)) else []
     taken = portions(purges, len(followers), getattr(store, "part_of_path", None))
-    return [Share(follower, portion) for follower, portion in zip(followers, taken, strict=True) if portion]
+    numbered = enumerate(zip(followers, taken, strict=True))
+    return [Share(number, follower, portion) for number, (follower, portion) in numbered if portion]
 
 
-def everywhere(journals: Iterable[J], write: Callable[[J], T]) -> list[T]:
-    """Write to each journal, also where another did not take it: what is purged there is purged.
+# --- all journals of a store: at once where it can do that, else one after another ----------------------
+
+
+def append_all(store: Store, concerned: Sequence[Share], at: float) -> list[Mark]:
+    """Write to each journal its purges, also where another did not take them: what is purged there is purged.
+
+    Returns:
+        The mark of each.
 
     Raises:
-        StoreError: the first that did not take it.
+        StoreError: the first that did not take them.
     """
-    written: list[T] = []
-    failures: list[Exception] = []
-    for journal in journals:
-        try:
-            written.append(write(journal))
-        except Exception as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
-    return written
+    at_once = _at_once(store, concerned)
+    if at_once is None:
+        return _all([tried(partial(share.follower.append, share.purges, at)) for share in concerned])
+    answers = at_once.append({share.number: _bounded(share.purges) for share in concerned}, at)
+    return _all([answers[share.number] for share in concerned])
+
+
+def clear_all(store: Store, followers: Sequence[Follower]) -> list[Mark]:
+    """Begin a new epoch of each journal of a store; see `append_all`."""
+    at_once = _at_once(store, followers)
+    if at_once is None:
+        return _all([tried(follower.store.clear) for follower in followers])
+    answers = at_once.clear()
+    return _all([answers[number] for number in range(len(followers))])
+
+
+def last_of_all(store: Store, concerned: Sequence[Share]) -> list[list[int] | None]:
+    """For each journal, the numbers of the last purges of the same targets; None where it did not tell."""
+    at_once = _at_once(store, concerned)
+    if at_once is None:
+        return [_told(tried(partial(share.follower.last, share.purges))) for share in concerned]
+    bases = {share.number: share.follower.stand() for share in concerned}
+    told = at_once.purges_since(bases)
+    last: list[list[int] | None] = []
+    for number, follower, purges in concerned:
+        news = told[number]
+        known = None if isinstance(news, Exception) else News(bases[number], news)
+        last.append(None if known is None else _told(tried(partial(follower.last, purges, known))))
+    return last
+
+
+def _at_once(store: Store, journals: Sequence[object]) -> AtOnce | None:
+    return getattr(store, "at_once", None) if len(journals) > 1 else None
+
+
+def _all(answers: Sequence[T | Exception]) -> list[T]:
+    """The answers of all, or what the first of those raised that have none."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return cast(list[T], answers)
+
+
+def _told(answer: T | Exception) -> T | None:
+    return None if isinstance(answer, Exception) else answer
+
+
+def _bounded(purges: Iterable[Purge]) -> list[Purge]:
+    return [purge._replace(target=short(purge.target)) for purge in purges]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .entry import Entry
-from .follow import Follower, Share, everywhere, shares
+from .follow import Follower, append_all, clear_all, last_of_all, shares
 from .inventory import Inventory
 from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict, short
 from .key import group_target, parse_url, path_target, prefix_target, url_target
@@ -109,10 +109,6 @@ def _hardened(snapshot: Snapshot, purges: Sequence[Purge]) -> list[Record]:
         record._replace(soft=False) if Purge(record.kind, record.target, record.soft) in same else record
         for record in snapshot.records
     ]
-
-
-def _cleared(store: Store) -> Reach:
-    return Reach(store, store.clear(), (), ())
 
 
 def _told(purge: Purge) -> str:
@@ -220,7 +216,10 @@ class Purges(ABC):
             return self._purge([Purge(Kind.ALL, "", soft=True)], wait)
         followers = self._followers()
         counts = [_count(follower) for follower in followers]
-        reached = everywhere(followers, lambda follower: _cleared(follower.store))
+        marks = clear_all(self.store, followers)
+        reached = [
+            Reach(follower.store, mark, (), ()) for follower, mark in zip(followers, marks, strict=True)
+        ]
         self._settle(wait)
         counted = sum([count or 0 for count in counts]) if None not in counts else None
         return Purged((Purge(Kind.ALL, ""),), reached, counted=counted, forgotten=True)
@@ -250,7 +249,7 @@ class Purges(ABC):
         purges += [Purge(Kind.PREFIX, prefix_target(prefix), soft) for prefix in prefixes]
         purges += [Purge(Kind.GROUP, group_target(group), soft) for group in groups]
         purges += [Purge(Kind.ALL, "", soft)] if everything else []
-        for follower, concerning in shares(self.store, self._followers(), purges):
+        for _, follower, concerning in shares(self.store, self._followers(), purges):
             snapshot = follower.store.purges_since(None)
             mark = snapshot.mark._replace(seq=snapshot.mark.seq + 1)
             reach = Reach(follower.store, mark, concerning, ())
@@ -270,16 +269,13 @@ class Purges(ABC):
         if not purges:
             raise ValueError("name at least one thing to purge")
         now = self._now()
-
-        def write(share: Share) -> Reach:
-            follower = share.follower
-            try:
-                earlier = follower.last(share.purges)
-            except StoreError:  # it may not be asked for a while, but for a purge it is
-                earlier = None
-            return Reach(follower.store, follower.append(share.purges, now), share.purges, earlier)
-
-        reached = everywhere(shares(self.store, self._followers(), purges), write)
+        concerned = shares(self.store, self._followers(), purges)
+        earlier = last_of_all(self.store, concerned)  # who may not be asked for a while is, for a purge
+        marks = append_all(self.store, concerned, now)
+        reached = [
+            Reach(share.follower.store, mark, share.purges, before)
+            for (share, before), mark in zip(zip(concerned, earlier, strict=True), marks, strict=True)
+        ]
         self._settle(wait)
         return Purged(tuple(purges), reached)
 

@@ -5,7 +5,7 @@ import time
 
 from wsgicache.entry import Entry, Terms
 from wsgicache.journal import Kind, Purge
-from wsgicache.stores import StoreError
+from wsgicache.stores import StoreError, tried
 from wsgicache.stores.heartbeat import Heartbeat
 from wsgicache.stores.memory import MemoryStore
 from wsgicache.stores.near import near_store
@@ -184,6 +184,46 @@ class Parted:
     def close(self):
         for part in self.parts:
             part.close()
+
+
+class PartedAtOnce(Parted):
+    """The same, whose parts can be asked at the same time."""
+
+    def __init__(self, count=3, rooms=None):
+        super().__init__(count, rooms)
+        self.at_once = AtOnce(self.parts)
+
+
+class AtOnce:
+    """Several parts, one after another.
+
+    Attributes:
+        turns: what was asked: the method, and of which parts.
+        meanwhile: called before a method is answered, with its name.
+    """
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.turns = []
+        self.meanwhile = lambda method: None
+
+    def _each(self, method, parts, job):
+        self.turns.append((method, sorted(parts)))
+        answers = {number: tried(lambda number=number: job(number)) for number in parts}
+        self.meanwhile(method)
+        return answers
+
+    def append(self, purges, at):
+        return self._each("append", purges, lambda number: self.parts[number].append(purges[number], at))
+
+    def clear(self):
+        return self._each("clear", range(len(self.parts)), lambda number: self.parts[number].clear())
+
+    def marks(self, parts):
+        return self._each("marks", parts, lambda number: self.parts[number].mark_of(""))
+
+    def purges_since(self, marks):
+        return self._each("since", marks, lambda number: self.parts[number].purges_since(marks[number]))
 
 
 class Worker:

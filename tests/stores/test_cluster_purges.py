@@ -221,10 +221,12 @@ def put(store, path):
 
 
 def write(tier, purge):
-    """As an engine does: part by part."""
-    for part, portion in zip(tier.parts, portions([purge], 16, tier.part_of_path), strict=True):
-        if portion:
-            part.append(portion, 0.0)
+    """As an engine does: to one part, or to all at once."""
+    taken = {n: portion for n, portion in enumerate(portions([purge], 16, tier.part_of_path)) if portion}
+    if len(taken) > 1:
+        tier.at_once.append(taken, 0.0)
+    for number, portion in taken.items() if len(taken) == 1 else ():
+        tier.parts[number].append(portion, 0.0)
 
 
 @pytest.mark.parametrize("number", range(16))

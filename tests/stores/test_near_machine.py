@@ -314,7 +314,7 @@ class NearMachine(RuleBasedStateMachine):
         self.purge(None, purge, False, False, None)
         self.world.tick(seconds)
         try:
-            worker.near._follow_to(mark, asked)
+            worker.near.follow_to(mark, asked)
         except StoreError:
             pass
 
@@ -359,8 +359,8 @@ def test_no_answer_is_older_than_a_purge_whose_time_has_come():
 
 
 def trust_from_the_answer(patch):
-    real = NearStore._follow_to
-    patch.setattr(NearStore, "_follow_to", lambda self, mark, asked: real(self, mark, self._steady()))
+    real = NearStore.follow_to
+    patch.setattr(NearStore, "follow_to", lambda self, mark, asked: real(self, mark, self._steady()))
 
 
 def nobody_is_told(patch):
@@ -368,12 +368,12 @@ def nobody_is_told(patch):
 
 
 def no_bound(patch):
-    real = NearStore._follow_to
+    real = NearStore.follow_to
 
     def follow_to(self, mark, asked):
         real(self, mark, asked + 1000)
 
-    patch.setattr(NearStore, "_follow_to", follow_to)
+    patch.setattr(NearStore, "follow_to", follow_to)
 
 
 def a_mark_is_not_followed(patch):
@@ -382,7 +382,7 @@ def a_mark_is_not_followed(patch):
             self._advance()
         self.trust.until = max(self.trust.until, min(asked + BOUND, self._heartbeat.standing))
 
-    patch.setattr(NearStore, "_follow_to", follow_to)
+    patch.setattr(NearStore, "follow_to", follow_to)
 
 
 def no_doubt(patch):
@@ -399,7 +399,7 @@ def nothing_new(patch):
 def answers_although_it_could_not_follow(patch):
     def beat(self):
         calls = self.post.calls()
-        done = all([self._tried(job) for job in (self._stand, *[part.follow for part in self._living()])])
+        done = all([self._tried(self._stand), self._followed(self._living())])
         for call in calls:
             self._tried(self._answer, call)
         return done

@@ -8,6 +8,7 @@ from near_helpers import (
     BOUND,
     MAX_AGE,
     Parted,
+    PartedAtOnce,
     Remote,
     Worker,
     World,
@@ -464,7 +465,7 @@ def test_doubt_outlives_a_mark_that_was_asked_for_before(world, near):
     world.tick(0.1)
     near.doubt()
     for asked in (earlier, world.steady.now):
-        near._follow_to(near._mark, asked)
+        near.follow_to(near._mark, asked)
         assert near.trust.until < world.steady.now
     world.tick(0.001)
     near.follow()
@@ -565,9 +566,9 @@ class TestParts:
         assert sorted([cluster.part_of(key) for key in keys]) == [0, 1, 2]
         return sorted(keys, key=cluster.part_of)
 
-    @pytest.fixture
-    def cluster(self):
-        return Parted(3)
+    @pytest.fixture(params=[Parted, PartedAtOnce])
+    def cluster(self, request):
+        return request.param(3)
 
     @pytest.fixture
     def world(self, cluster):
@@ -644,6 +645,123 @@ class TestParts:
         assert room.set(keys[2], entry, entry.keep_until)
         assert (body(room, keys[2]), body(near, keys[2])) == (b"x", None)
         assert len(room.parts) == 3
+
+
+class TestPartsAtOnce:
+    """A store with several journals that can be asked at the same time."""
+
+    @pytest.fixture
+    def cluster(self):
+        return PartedAtOnce(3)
+
+    @pytest.fixture
+    def world(self, cluster):
+        return World(cluster)
+
+    @pytest.fixture
+    def near(self, world, cluster):
+        near = world.tiers[0]
+        world.beat(near)
+        cluster.at_once.turns.clear()
+        return near
+
+    def test_a_beat_reads_all_marks_and_then_what_moved(self, cluster, near):
+        assert near._heartbeat.beat()
+        assert cluster.at_once.turns == [("marks", [0, 1, 2])]
+        for number in (0, 2):
+            cluster.parts[number].append(purge_all(), 0.0)
+        assert near._heartbeat.beat()
+        assert cluster.at_once.turns[1:] == [("marks", [0, 1, 2]), ("since", [0, 2])]
+        assert [part.reached for part in near.parts] == [room.mark for room in cluster.rooms]
+
+    def test_a_beat_of_one_part_asks_that_alone(self, cluster, near):
+        cluster.parts[1].append(purge_all(), 0.0)
+        assert near._heartbeat.beat(frozenset([1]))
+        assert cluster.at_once.turns == []
+        assert near.parts[1].reached == cluster.rooms[1].mark
+
+    def test_a_part_whose_news_do_not_come_is_not_trusted_for_longer(self, world, cluster, near):
+        for part in cluster.parts:
+            part.append(purge_all(), 0.0)
+        cluster.parts[1].failing.add("purges_since")
+        before = near.parts[1].trust.until
+        world.tick(BOUND / 2)
+        assert not near._heartbeat.beat()
+        assert near.stats()["near_failures"] == 1
+        assert [part.trust.until > before for part in near.parts] == [True, False, True]
+
+    def test_what_is_written_is_followed_when_it_returns(self, world, cluster, near):
+        worker = Worker(near)
+        answers = near.at_once.append({0: purge_all(), 2: purge_all()}, 0.0)
+        assert cluster.at_once.turns == [("append", [0, 2]), ("since", [0, 2])]
+        assert answers == {0: near.parts[0].reached, 2: near.parts[2].reached}
+        assert (answers[0].seq, answers[2].seq, worker.moved) == (1, 1, 2)
+        assert all([part.trust.until > world.steady.now for part in near.parts])
+
+    @pytest.mark.parametrize("fails", ["append", "purges_since"])
+    def test_nothing_is_trusted_where_that_fails(self, world, cluster, near, fails):
+        cluster.parts[1].failing.add(fails)
+        answers = near.at_once.append(dict.fromkeys(range(3), purge_all()), 0.0)
+        assert [isinstance(answers[number], StoreError) for number in range(3)] == [
+            False,
+            fails == "append",
+            False,
+        ]
+        assert [part.trust.until > world.steady.now for part in near.parts] == [True, False, True]
+
+    def test_nothing_is_trusted_where_it_is_not_known_what_was_written(self, world, cluster, near):
+        def killed(method):
+            raise KeyboardInterrupt
+
+        cluster.at_once.meanwhile = killed
+        with pytest.raises(KeyboardInterrupt):
+            near.at_once.append({0: purge_all(), 1: purge_all()}, 0.0)
+        assert [part.trust.until > world.steady.now for part in near.parts] == [False, False, True]
+
+    def test_news_that_another_has_followed_meanwhile_are_asked_for_anew(self, cluster, near):
+        """What was fetched from where the part stood leads on from there only."""
+
+        def meanwhile(method):
+            if method == "since":
+                cluster.at_once.meanwhile = lambda method: None
+                near.parts[0].append([Purge(Kind.GROUP, "later")], 0.0)
+                cluster.parts[0].append([Purge(Kind.GROUP, "last")], 0.0)
+
+        cluster.parts[0].append([Purge(Kind.GROUP, "first")], 0.0)
+        start = near.parts[0].reached
+        cluster.at_once.meanwhile = meanwhile
+        near._heartbeat.beat()
+        assert near.parts[0].reached == cluster.rooms[0].mark
+        told = near.parts[0].purges_since(start)
+        assert [record.target for record in told.records] == ["first", "later", "last"]
+
+    def test_clear_flushes_all(self, world, cluster, near):
+        keys = [f"/{letter}\0\0h\0http" for letter in "abc"]
+        for key in keys:
+            entry = world.entry(key, b"x", world.remote.mark_of(key))
+            assert near.set(key, entry, entry.keep_until)
+        answers = near.at_once.clear()
+        assert [near.peek(key) for key in keys] == [None] * 3
+        assert [answers[number] for number in range(3)] == [room.mark for room in cluster.rooms]
+        assert [part.reached for part in near.parts] == [room.mark for room in cluster.rooms]
+
+    def test_who_follows_the_tier_is_told_what_it_knows(self, cluster, near):
+        start = {number: part.reached for number, part in enumerate(near.parts)}
+        assert near.at_once.marks(range(3)) == start
+        cluster.parts[2].append(purge_all(), 0.0)
+        told = near.at_once.purges_since({**start, 0: None})
+        assert (told[0].whole, told[1].records, len(told[2].records)) == (True, (), 1)
+        assert near.parts[2].reached == told[2].mark == cluster.rooms[2].mark
+        assert near.at_once.purges_since(start)[2] == told[2]
+        cluster.parts[1].failing.add("*")
+        assert isinstance(near.at_once.purges_since(start)[1], StoreError)
+
+    def test_who_waits_for_everybody_follows_all_first(self, world, cluster, near):
+        for part in cluster.parts:
+            part.append(purge_all(), 0.0)
+        near.settle(0.0)
+        assert cluster.at_once.turns == [("marks", [0, 1, 2]), ("since", [0, 1, 2])]
+        assert [part.reached for part in near.parts] == [room.mark for room in cluster.rooms]
 
 
 def test_the_hook_of_the_hit_path(world, near):

@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from near_helpers import Parted, Pushing, Remote, Worker, body, purge_all, until
+from near_helpers import Parted, PartedAtOnce, Pushing, Remote, Worker, body, purge_all, until
 from test_memory_fork import HeldElsewhere, in_child
 
 from wsgicache.entry import Entry, Terms
@@ -390,7 +390,7 @@ def test_many_threads_that_use_it_first_begin_it_once(remote):
     until(lambda: threads() <= before)
 
 
-@pytest.mark.parametrize("over", [Pushing, Remote, Parted])
+@pytest.mark.parametrize("over", [Pushing, Remote, Parted, PartedAtOnce])
 def test_it_ends_when_nobody_uses_it(over):
     before, near = threads(), near_store(over(), 1 << 20, bound=LONG * 10)
     body(near)

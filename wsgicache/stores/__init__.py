@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from ..entry import Stored
 from ..journal import Mark, Purge, Snapshot
@@ -26,6 +26,43 @@ MOST_COUNTERS: Final = 4096
 
 class StoreError(Exception):
     """A store did not do what it was asked. The engine treats it as a miss and records it."""
+
+
+T = TypeVar("T")
+
+Answers = dict[int, T | Exception]
+"""What each of several parts of a store answered, by its number, or what it failed with."""
+
+
+def tried(job: Callable[[], T]) -> T | Exception:
+    """What a job returns or raises."""
+    try:
+        return job()
+    except Exception as error:
+        return error
+
+
+class AtOnce(Protocol):
+    """Several parts of a store asked at the same time: what `Store` has methods for, by the parts' numbers.
+
+    None keeps another from being asked: each has an answer of its own, or an error.
+    """
+
+    def append(self, purges: Mapping[int, Sequence[Purge]], at: float) -> Answers[Mark]:
+        """Write purges to journals. A message that names no part is sent when all have answered."""
+        ...
+
+    def clear(self) -> Answers[Mark]:
+        """Forget everything in all parts."""
+        ...
+
+    def marks(self, parts: Iterable[int]) -> Answers[Mark]:
+        """The marks of parts."""
+        ...
+
+    def purges_since(self, marks: Mapping[int, Mark | None]) -> Answers[Snapshot]:
+        """What followers of the journals of parts are missing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +107,7 @@ class Store(Protocol):
     - `parts` (stores) and `part_of(key) -> int`: a store that has several journals is several stores.
     - `part_of_path(path) -> int`: the part that every key with this path belongs to (`wsgicache.key.Parts`),
       for a store where that is so: a purge of a URL is then written to its journal alone.
+    - `at_once`: an `AtOnce`, for a store with parts that can ask several of them in the time of one.
     - `followed() -> Snapshot | None`: for a store that follows the journal itself: all that it knows, which
       reaches every mark that it gave; None where it does not know it yet.
     - `settle(timeout) -> bool`: return when every process that holds copies has followed the journal to here.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from ..forks import will_fork
 from ..journal import new_id
-from . import Store, StoreError
+from . import AtOnce, Store, StoreError
+from .abreast import Behind, follow
 from .pace import Pace
 from .rollcall import Post, announce, answer, has_roll
 
@@ -41,7 +42,7 @@ _PATIENCE: Final = 2.0
 """Seconds that `stop` waits for the thread, which may be waiting for the store."""
 
 
-class Part(Protocol):
+class Part(Behind, Protocol):
     """What a heartbeat needs of a store that it keeps true."""
 
     def follow(self) -> None:
@@ -74,6 +75,7 @@ class Heartbeat:
         self.failures = 0
         self._steady = steady
         self._parts: list[weakref.ref[Part]] = []
+        self._at_once: Final[AtOnce | None] = getattr(remote, "at_once", None)
         self._reset()
 
     def _reset(self) -> None:
@@ -127,7 +129,7 @@ class Heartbeat:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_PATIENCE)
         self.standing = float("-inf")
-        for part in self._living():
+        for part in self._living().values():
             part.doubt()
         if thread is not None and has_roll(self.remote):
             self._leave(self.remote)
@@ -163,9 +165,9 @@ class Heartbeat:
         self.post.arrived.clear()
         return self.post.news()
 
-    def _living(self, only: frozenset[int] | None = None) -> list[Part]:
-        parts = [ref() for number, ref in enumerate(self._parts) if only is None or number in only]
-        return [part for part in parts if part is not None]
+    def _living(self, only: frozenset[int] | None = None) -> dict[int, Part]:
+        parts = [(number, ref()) for number, ref in enumerate(self._parts) if only is None or number in only]
+        return {number: part for number, part in parts if part is not None}
 
     # --- one beat ----------------------------------------------------------------------------------
 
@@ -179,12 +181,21 @@ class Heartbeat:
             Whether all that was done.
         """
         calls = [] if moved is not None else self.post.calls()  # before the marks are read
-        jobs = (self._stand, *[part.follow for part in self._living(moved)])
-        done = all([self._tried(job) for job in jobs])
+        done = all([self._tried(self._stand), self._followed(self._living(moved))])
         if not done or not all([self._tried(self._answer, call) for call in calls]):
             self.post.put_back(calls)
             return False
         return True
+
+    def _followed(self, parts: Mapping[int, Part]) -> bool:
+        """Have parts follow their journals, together where the store can; whether they have."""
+        if self._at_once is None or len(parts) < 2:
+            return all([self._tried(part.follow) for part in parts.values()])
+        now = self._steady()
+        failures = follow(self._at_once, parts, self._at_once.marks(parts), now)
+        for failure in failures.values():
+            self._failed(failure)
+        return not failures
 
     def _answer(self, call: str) -> None:
         answer(self.remote, call, self.who)
@@ -194,11 +205,14 @@ class Heartbeat:
         try:
             job(*args)
         except Exception as error:
-            self.failures += 1
-            if not isinstance(error, StoreError):
-                log.exception("the near tier could not follow its store")
+            self._failed(error)
             return False
         return True
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        if not isinstance(error, StoreError):
+            log.error("the near tier could not follow its store", exc_info=error)
 
     def _stand(self) -> None:
         """Have others know that this process holds copies; before it trusts any of them."""

@@ -24,13 +24,15 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ..entry import Entry, Stored
 from ..forks import in_child
 from ..journal import Mark, Purge, PurgeIndex, Snapshot, Verdict
 from ..ready import Trust
-from . import Store
+from . import Answers, AtOnce, Store, tried
+from .abreast import follow
 from .copies import Copies, CopyPool, NearSlot
 from .heartbeat import Heartbeat
 from .rollcall import settle
@@ -169,7 +171,7 @@ class NearStore(_Front):
                 return found, mark
         written = [copies.written(key) for key in keys]
         stored, mark = self.remote.get(keys)
-        self._follow_to(mark, now)
+        self.follow_to(mark, now)
         wall = self._clock()
         for key, answer, before in zip(keys, stored, written, strict=True):
             known = answer is not None and self._is_usable(answer, wall)
@@ -209,23 +211,33 @@ class NearStore(_Front):
         if now < self.trust.until and (mark := self._mark) is not None:
             return mark
         mark = self.remote.mark_of(key)
-        self._follow_to(mark, now)
+        self.follow_to(mark, now)
         return mark
 
     def purges_since(self, mark: Mark | None) -> Snapshot:
         """What a follower of the journal that stands at `mark` is missing: what came here since, if it is
         known, else what the store says."""
-        known = self._steps.since(mark)
-        if known is not None:
-            return known
+        known = self.came_since(mark)
+        return self._since(mark, None) if known is None else known
+
+    def came_since(self, mark: Mark | None) -> Snapshot | None:
+        """What came here since a mark; None where that is not known, or nothing did."""
+        return self._steps.since(mark)
+
+    def told_since(self, mark: Mark | None, snapshot: Snapshot) -> Snapshot:
+        """What a follower that stands at `mark` is missing, of which the store has just told this."""
+        return self._since(mark, snapshot)
+
+    def _since(self, mark: Mark | None, told: Snapshot | None) -> Snapshot:
+        known = None
         if mark is not None and mark == self._mark:
             with self._lock:
                 if mark == self._mark:
-                    self._advance()
+                    self._advance(None if told is None else (mark, told))
                     if mark == self._mark:
                         return Snapshot(mark, self._floor, (), whole=False)
             known = self._steps.since(mark)
-        return self.remote.purges_since(mark) if known is None else known
+        return known or told or self.remote.purges_since(mark)
 
     def followed(self) -> Snapshot | None:
         """The whole journal as it was followed here, so that who begins need not fetch it once more; None
@@ -243,25 +255,34 @@ class NearStore(_Front):
             StoreError: the store does not tell; trust runs out by itself.
         """
         now = self._steady()
-        self._follow_to(self.remote.mark_of(""), now)
+        self.follow_to(self.remote.mark_of(""), now)
 
-    def _follow_to(self, mark: Mark, asked: float) -> None:
-        """Follow the journal to a mark that was asked for at a monotonic instant, and trust from there."""
+    @property
+    def reached(self) -> Mark | None:
+        """The mark to which the journal was followed."""
+        return self._mark
+
+    def follow_to(self, mark: Mark, asked: float, known: tuple[Mark | None, Snapshot] | None = None) -> None:
+        """Follow the journal to a mark that was asked for at a monotonic instant, and trust from there.
+
+        Args:
+            known: what the journal had since a mark, after this one was read; None: ask.
+        """
         trust = self.trust
         until = min(asked + self._terms.bound, self._heartbeat.standing)
         if mark == self._mark and until <= trust.until:
             return
         with self._lock:
             if mark != self._mark:
-                self._advance()
+                self._advance(known)
                 until = min(until, self._heartbeat.standing)
             if asked > self._distrust_before and until > trust.until:
                 trust.until = until
 
-    def _advance(self) -> None:
-        """Fetch what the journal has that was not followed yet. The caller holds the lock."""
+    def _advance(self, known: tuple[Mark | None, Snapshot] | None = None) -> None:
+        """Take over what the journal has that was not followed yet. The caller holds the lock."""
         base = self._mark
-        snapshot = self.remote.purges_since(base)
+        snapshot = self.remote.purges_since(base) if known is None or known[0] != base else known[1]
         if snapshot.mark == base:
             return
         if snapshot.whole and base is not None:  # another history: nothing is known for sure
@@ -325,7 +346,11 @@ class NearStore(_Front):
         try:
             return self._moving(self.remote.clear)
         finally:
-            self._copies.flush()
+            self.flush()
+
+    def flush(self) -> None:
+        """Forget the copies, those of other parts too."""
+        self._copies.flush()
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
         """Write purges to the journal; in force here when this returns."""
@@ -340,7 +365,7 @@ class NearStore(_Front):
             self.doubt()  # it may have been carried out
             raise
         try:
-            self._follow_to(mark, now)
+            self.follow_to(mark, now)
         except Exception:
             self.doubt()
         return mark
@@ -350,7 +375,15 @@ class NearStore(_Front):
     def settle(self, timeout: float | None = None) -> bool:
         """Return when every process that holds copies has followed the journal to here; see
         `wsgicache.stores.rollcall.settle`."""
-        return _settle(self._heartbeat, [self], timeout)
+        self.follow_or_doubt()
+        return _settle(self._heartbeat, timeout)
+
+    def follow_or_doubt(self) -> None:
+        """Follow the journal, or trust nothing."""
+        try:
+            self.follow()
+        except Exception:
+            self.doubt()
 
 
 class NearParts(_Front):
@@ -365,6 +398,9 @@ class NearParts(_Front):
         self.parts: Final = tuple([NearStore(part, terms, heartbeat, copies) for part in remote.parts])
         self.part_of: Final[Callable[[str], int]] = remote.part_of
         self.part_of_path: Final[Callable[[str], int] | None] = getattr(remote, "part_of_path", None)
+        beyond: AtOnce | None = getattr(remote, "at_once", None)
+        self.at_once: Final = None if beyond is None else NearAtOnce(beyond, self.parts, terms.steady)
+        """Several parts in the time of one; see `wsgicache.stores.AtOnce`."""
 
     def _of(self, key: str) -> NearStore:
         return self.parts[self.part_of(key)]
@@ -420,7 +456,73 @@ class NearParts(_Front):
 
     def settle(self, timeout: float | None = None) -> bool:
         """Return when every process that holds copies has followed all journals to here."""
-        return _settle(self._heartbeat, self.parts, timeout)
+        if self.at_once is not None:
+            self.at_once.follow()
+        else:
+            for part in self.parts:
+                part.follow_or_doubt()
+        return _settle(self._heartbeat, timeout)
+
+
+class NearAtOnce:
+    """Several parts of a near tier at the same time; see `wsgicache.stores.AtOnce`.
+
+    What is written is in force here, too, when it returns.
+    """
+
+    def __init__(self, remote: AtOnce, parts: Sequence[NearStore], steady: Callable[[], float]) -> None:
+        self._remote = remote
+        self._parts = parts
+        self._steady = steady
+
+    def append(self, purges: Mapping[int, Sequence[Purge]], at: float) -> Answers[Mark]:
+        """Write purges to journals, and follow them."""
+        return self._moving({n: self._parts[n] for n in purges}, lambda: self._remote.append(purges, at))
+
+    def clear(self) -> Answers[Mark]:
+        """Forget everything in all parts, here as well."""
+        parts = dict(enumerate(self._parts))
+        try:
+            return self._moving(parts, self._remote.clear)
+        finally:
+            self._parts[0].flush()
+
+    def follow(self) -> None:
+        """Follow all journals to where they stand, or trust nothing of those where that fails."""
+        parts = dict(enumerate(self._parts))
+        self._moving(parts, lambda: self._remote.marks(parts))
+
+    def _moving(self, parts: Mapping[int, NearStore], move: Callable[[], Answers[Mark]]) -> Answers[Mark]:
+        """Move journals, and follow them before anybody goes on; where that fails, trust nothing."""
+        now = self._steady()
+        doubtful: Iterable[int] = parts
+        try:
+            answers = move()
+            doubtful = follow(self._remote, parts, answers, now)
+        finally:
+            for number in doubtful:
+                parts[number].doubt()
+        return answers
+
+    def marks(self, parts: Iterable[int]) -> Answers[Mark]:
+        """Where journals stand: as they were followed here, while that is trusted."""
+        return {number: tried(partial(self._parts[number].mark_of, "")) for number in parts}
+
+    def purges_since(self, marks: Mapping[int, Mark | None]) -> Answers[Snapshot]:
+        """What followers of journals are missing: what came here since, where that is known."""
+        answers: Answers[Snapshot] = {}
+        for number, mark in marks.items():
+            known = self._parts[number].came_since(mark)
+            if known is not None:
+                answers[number] = known
+        unknown = {number: mark for number, mark in marks.items() if number not in answers}
+        told = self._remote.purges_since(unknown) if unknown else {}
+        for number, news in told.items():
+            if isinstance(news, Exception):
+                answers[number] = news
+            else:
+                answers[number] = tried(partial(self._parts[number].told_since, marks[number], news))
+        return answers
 
 
 def near_store(
@@ -464,12 +566,7 @@ def _furnish(remote: Store, terms: Terms, namespace: str) -> NearStore | NearPar
     return store
 
 
-def _settle(heartbeat: Heartbeat, parts: Sequence[NearStore], timeout: float | None) -> bool:
-    for part in parts:
-        try:
-            part.follow()
-        except Exception:
-            part.doubt()
+def _settle(heartbeat: Heartbeat, timeout: float | None) -> bool:
     post, who = heartbeat.place
     return settle(heartbeat.remote, timeout, post=post, who=who, bound=heartbeat.bound)
 

@@ -11,18 +11,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 from zlib import crc32
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ..entry import Stored
 from ..journal import Kind, Mark, Purge, Snapshot, portions
-from . import StoreError, StoreOptions, shown
+from . import Answers, StoreError, StoreOptions, shown
 from .advice import Advice
 from .memo import Memo, MemoSlot
 from .redis import RedisStore
 from .redisadvice import redis_advice
+from .redisatonce import AllBuckets
 from .redisjournal import PURGED, channel
 from .redislink import Line, Link
 from .redisnodes import Nodes
@@ -73,7 +74,7 @@ class Bucket(RedisStore):
         """A bucket is a part of one namespace; ask the store for another."""
         raise NotImplementedError("ask the store that the bucket is a part of")
 
-    def _news(self, purges: Sequence[Purge]) -> str:
+    def news(self, purges: Sequence[Purge]) -> str:
         """That this part moved, where it may be the only one; else the last one tells, when all did."""
         if all([purge.kind is Kind.URL for purge in purges]):
             return f"{PURGED} {self._number}"
@@ -105,19 +106,22 @@ class _Nowhere(Link):
 
     def ask(self, use: Callable[[Line], T], *, writes: bool = False, insist: bool = False) -> T:
         """Over the link to the owner of the slot, once that is known."""
-        self._nodes.look()
-        link = self._bucket.link
-        if link is self:
-            raise StoreError(f"{self.name}: no server owns slot {self._bucket.slot}")
-        return link.ask(use, writes=writes, insist=insist)
+        return self._known().ask(use, writes=writes, insist=insist)
+
+    def take(self, *, insist: bool = False) -> Line:
+        """See `Link.take`."""
+        return self._known().take(insist=insist)
 
     def listener(self) -> Line:
         """See `Link.listener`."""
+        return self._known().listener()
+
+    def _known(self) -> Link:
         self._nodes.look()
         link = self._bucket.link
         if link is self:
             raise StoreError(f"{self.name}: no server owns slot {self._bucket.slot}")
-        return link.listener()
+        return link
 
 
 class ClusterStore:
@@ -145,6 +149,8 @@ class ClusterStore:
             Bucket(nodes, options, namespace, tags, number, self._memo) for number in range(len(tags))
         ])  # fmt: skip
         self._count = len(self.parts)
+        self.at_once: Final = AllBuckets(nodes, self.parts, self._memo)
+        """Several parts in the time of one; see `wsgicache.stores.AtOnce`."""
         self._rooms: dict[str, ClusterStore] = {namespace: self}
         self._rooms_lock = threading.Lock()
 
@@ -201,7 +207,7 @@ class ClusterStore:
 
     def clear(self) -> Mark:
         """Begin a new epoch in every bucket; the mark of the first."""
-        return self._each(range(self._count), lambda number: self.parts[number].clear())
+        return _first(self.at_once.clear())
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
         """Write purges to the journals of the buckets that they concern; the mark of the first of these.
@@ -210,21 +216,8 @@ class ClusterStore:
             StoreError: one of them did not take them.
         """
         taken = portions(purges, self._count, self.part_of_path)
-        concerned = [number for number, portion in enumerate(taken) if portion] or [0]
-        return self._each(concerned, lambda number: self.parts[number].append(taken[number], at))
-
-    def _each(self, numbers: Sequence[int], write: Callable[[int], T]) -> T:
-        """In some buckets, whatever happens in the others; the answer of the first of them."""
-        answers: list[T] = []
-        errors: list[StoreError] = []
-        for number in numbers:
-            try:
-                answers.append(write(number))
-            except StoreError as error:
-                errors.append(error)
-        if errors:
-            raise StoreError(f"{len(errors)} of {len(numbers)} buckets: {errors[0]}") from errors[0]
-        return answers[0]
+        concerned = {number: portion for number, portion in enumerate(taken) if portion} or {0: []}
+        return _first(self.at_once.append(concerned, at))
 
     def purges_since(self, mark: Mark | None) -> Snapshot:
         """What the first bucket's journal has; those who follow purges follow each of `parts`."""
@@ -310,6 +303,14 @@ class ClusterStore:
         """Close the connections of this process and forget what is decoded."""
         self._nodes.close()
         self._memo.clear()
+
+
+def _first(answers: Answers[T]) -> T:
+    """The answer of the first of some buckets, where all of them answered."""
+    errors = [answer for answer in answers.values() if isinstance(answer, Exception)]
+    if errors:
+        raise StoreError(f"{len(errors)} of {len(answers)} buckets: {errors[0]}") from errors[0]
+    return cast(T, answers[min(answers)])
 
 
 def bucket_tags(buckets: int) -> list[str]:

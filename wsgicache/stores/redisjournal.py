@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import redis
@@ -14,11 +14,13 @@ from .redislink import Demoted, Line, Link
 from .redisscripts import APPEND, CLEAR, LINE, PAGE, SINCE, STAND, Script
 from .redisvalues import packed
 
-_AT_ONCE: Final = 500
+AT_ONCE: Final = 500
 """Purges in one call: a script holds up all other clients of the server."""
 
 _PASSES: Final = 8
 _NOBODY: Final = (b"", None)
+
+Command = tuple[bytes | str | int | float, ...]
 
 PURGED: Final = "purge"
 """What a message of a purge begins with."""
@@ -102,11 +104,13 @@ class RedisJournal:
             self._noted(self._stood(line))
 
     def _on_journal(self, line: Line, script: Script, *args: bytes | str | int | float) -> Any:
-        answer = line.run_script(
-            script, self._journal_keys, line.run, new_id(), new_id(), self._channel, *args
-        )  # fmt: skip
+        answer = line.run_script(script, self._journal_keys, *self._beginning(line.run), *args)
         self._run = line.run
         return answer
+
+    def _beginning(self, run: str) -> tuple[bytes | str, ...]:
+        """What each script is told of the server, and of the epoch that may have to begin."""
+        return run, new_id(), new_id(), self._channel
 
     def _noted(self, raw: bytes) -> Mark:
         mark = decode_mark(raw)
@@ -117,13 +121,16 @@ class RedisJournal:
         """Write purges to the journal; in force when this returns, and raises where it is not."""
         waiting = list(purges)
         while True:
-            batch, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
-            lines = [piece for purge in batch for piece in (encode_purge(purge), new_id())]
-            mark = self._insist(APPEND, self._limit, repr(float(at)), self._news(batch), *lines)
+            batch, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+            mark = self._insist(APPEND, *self._appended(batch, at))
             if not waiting:
                 return mark
 
-    def _news(self, purges: Sequence[Purge]) -> str:
+    def _appended(self, purges: Sequence[Purge], at: float) -> tuple[bytes | str | int, ...]:
+        lines = [piece for purge in purges for piece in (encode_purge(purge), new_id())]
+        return self._limit, repr(float(at)), self.news(purges), *lines
+
+    def news(self, purges: Sequence[Purge]) -> str:
         """The message that tells who listens of purges; "": none."""
         return PURGED
 
@@ -170,8 +177,7 @@ class RedisJournal:
             if now.epoch != first[0]:
                 return None
             try:
-                for target, seq, fact in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
-                    record = _record(target, seq, fact)
+                for record in _records(rest):
                     purge = Purge(record.kind, record.target, record.soft)
                     records.pop(purge, None)
                     records[purge] = record
@@ -181,6 +187,42 @@ class RedisJournal:
             if len(rest) < 3 * PAGE:
                 return Snapshot(now, int(floor), list(records.values()), whole=not first[1])
             after = rest[-2].decode("ascii")
+
+    # --- questions that others send for it, beside those of other journals: see `redisatonce` ---------
+
+    def question(self, run: str, script: Script, *args: bytes | str | int | float) -> Command:
+        """The command that runs a script on the journal, for the server with this run id."""
+        beginning = self._beginning(run)
+        return "EVALSHA", script.sha, len(self._journal_keys), *self._journal_keys, *beginning, *args
+
+    def append_question(self, run: str, purges: Sequence[Purge], at: float) -> Command:
+        """What `append` asks; of `AT_ONCE` purges at most."""
+        return self.question(run, APPEND, *self._appended(purges, at))
+
+    def mark_question(self, run: str) -> Command:
+        """What `mark_of` asks."""
+        if run is self._run:
+            return "MGET", self._mark_key
+        return self.question(run, STAND, *(self._seen[1] or Mark("", 0, "")))
+
+    def heard_mark(self, run: str, answer: Any) -> Mark:
+        """The mark in the answer to one of these."""
+        if isinstance(answer, list):
+            return self._mark_of(answer[0])
+        self._run = run
+        return self._noted(answer)
+
+    def heard_page(self, run: str, answer: Any) -> Snapshot | None:
+        """What is in the answer to SINCE; None: not all of it is, or not as it should be."""
+        (raw, floor, known), rest = answer[:3], answer[3:]
+        if len(rest) >= 3 * PAGE:
+            return None
+        try:
+            records = list(_records(rest))
+        except DecodeError:
+            return None
+        self._run = run
+        return Snapshot(self._noted(raw), int(floor), records, whole=not known)
 
     # --- asking ------------------------------------------------------------------------------------
 
@@ -212,6 +254,12 @@ class RedisJournal:
             return line.run_script(script, keys, *args)
 
         return self.link.ask(use, writes=writes, insist=insist)
+
+
+def _records(pieces: Sequence[bytes]) -> Iterator[Record]:
+    """The records of a page: target, number and the rest of each."""
+    for target, seq, fact in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
+        yield _record(target, seq, fact)
 
 
 def _record(target: bytes, seq: bytes, fact: bytes | None) -> Record:

@@ -137,8 +137,12 @@ class Line:
     def ask_all(self, commands: Iterable[tuple[bytes | str | int | float, ...]]) -> list[Any]:
         """Several commands and their replies, in one round trip."""
         commands = list(commands)
-        self.send(self.connection.pack_commands(commands), False)
+        self.send_all(commands)
         return [self.read(True) for _ in commands]
+
+    def send_all(self, commands: Iterable[tuple[bytes | str | int | float, ...]]) -> None:
+        """Several commands, whose replies are to be read."""
+        self.send(self.connection.pack_commands(commands), False)
 
     def run_script(self, script: Script, keys: Sequence[bytes], *args: bytes | str | int | float) -> Any:
         """What a script returns; the server is taught it where it does not know it."""
@@ -349,6 +353,22 @@ class Link:
             self.give(line)
             return answer
         raise AssertionError("the second turn returns or raises")
+
+    def take(self, *, insist: bool = False) -> Line:
+        """A line for questions that are not asked by `ask`: to be given back (`give`) or closed (`drop`).
+
+        Args:
+            insist: whatever the breaker says.
+
+        Raises:
+            StoreError: there is none to be had, or the server is not to be asked now.
+        """
+        if self.reading.is_open:
+            self.ask(lambda line: line.ask("PING"), insist=insist)
+        try:
+            return self._idle() or self._open()
+        except BaseException as error:
+            raise self.explained(error, self.reading) from error
 
     def explained(self, error: BaseException, breaker: Breaker, probe: bool = False) -> BaseException:
         """What to raise for an error of a call whose line was dropped; it is noted what it says."""

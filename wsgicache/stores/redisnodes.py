@@ -92,6 +92,15 @@ class Nodes:
         with self._breaker.call():
             self._read(*self._slots())
 
+    def begin(self) -> None:
+        """Ask that, unless it was asked before.
+
+        Raises:
+            StoreError: see `look`.
+        """
+        if not self._owners:
+            self.look()
+
     def look_again(self) -> None:
         """After trouble with a server: perhaps another owns its slots by now. Once a second at most."""
         if self._clock() - self._looked < AGAIN or not self._lock.acquire(blocking=False):
