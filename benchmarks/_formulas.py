@@ -6,7 +6,7 @@ A `Site` is traffic and settings; `rates` is what follows from them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 LIMIT = 65_536
@@ -36,6 +36,8 @@ class Site:
     bound: float = 1.0
     max_age: float = 60.0
     buckets: int = 1
+    primaries: int = 1
+    """Servers that the buckets lie on, evenly."""
     round_trip: float = 0.0
     """Of the network."""
 
@@ -120,6 +122,10 @@ class Rates:
     """Records fetched."""
     beats: float
     """Marks read by near tiers."""
+    marks_asked: float
+    """Times that they ask a server for marks: for those of all its buckets together."""
+    records_asked: float
+    """Times that workers ask a server for records, near tiers for those of all its buckets together."""
 
 
 def rates(site: Site) -> Rates:
@@ -142,10 +148,17 @@ def rates(site: Site) -> Rates:
     if site.near:
         followed = site.workers * moved(site, heard(site.purges, PAUSE))
         beats = site.workers * site.buckets * BEATS / site.bound + followed
+        servers = min(site.buckets, site.primaries)
+        records_asked = site.workers * moved(replace(site, buckets=servers), heard(site.purges, PAUSE))
+        marks_asked = site.workers * servers * BEATS / site.bound + records_asked
     else:  # of both, a bucket has its share
-        beats, followed = 0.0, site.requests * _share(site.purges, site.requests / site.workers)
+        beats = marks_asked = 0.0
+        records_asked = followed = site.requests * _share(site.purges, site.requests / site.workers)
     records = site.purges * site.workers
-    return Rates(hits / site.requests, origin, hits - fetched, fetched, vain, followed, records, beats)
+    return Rates(
+        hits / site.requests, origin, hits - fetched, fetched, vain, followed, records, beats,
+        marks_asked, records_asked,
+    )  # fmt: skip
 
 
 def moved(site: Site, beats: float) -> float:

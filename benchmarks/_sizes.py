@@ -47,7 +47,7 @@ INDEX_RECORD = 150
 """Bytes of a purge in a worker's index."""
 
 MARK_US, FOLLOW_US, PURGE_US, RECORD_US, MESSAGE_US = 10.0, 20.0, 35.0, 3.0, 1.0
-"""Time of the server, µs: a mark or a hit, asking for records, a purge, each record, a message."""
+"""Time of the server, µs: a hit, or marks asked for together, asking for records, a purge, each record, a message."""
 
 WORKER_BEAT_US, WORKER_RECORD_US = 150.0, 7.0
 """Time of a worker, µs: asking for records, and each that comes."""
@@ -70,7 +70,8 @@ DEPLOYMENTS = {
         5_000, 80, 200_000, ttl=600.0, purges=10.0, catalogue=200_000, near=True, round_trip=TRIP
     ),
     "a hundred": Site(
-        50_000, 800, 2_000_000, ttl=600.0, purges=50.0, catalogue=2_000_000, buckets=16, round_trip=TRIP
+        50_000, 800, 2_000_000, ttl=600.0, purges=50.0, catalogue=2_000_000, buckets=16, primaries=8,
+        round_trip=TRIP,
     ),
 }
 STORES = {"one VM": "lmdb", "ten servers": "redis near", "a hundred": "cluster"}
@@ -120,14 +121,14 @@ def size(site: Site, store: str) -> Size:
         told.fetched
         + told.vain
         + miss.trips * told.origin
-        + told.beats
-        + told.followed
+        + told.marks_asked
+        + told.records_asked
         + purge.trips * site.purges
     )
     bodies = unknown * BODY + told.origin * (BODY + miss.sent)
     pushed = site.purges * site.workers * MESSAGE if site.near else 0.0
     journal = told.records * RECORD + pushed + told.beats * 100 + told.followed * 630
-    server = (told.fetched + told.vain + told.beats) * MARK_US + told.origin * miss.trips * FOLLOW_US
+    server = (told.fetched + told.vain + told.marks_asked) * MARK_US + told.origin * miss.trips * FOLLOW_US
     server += told.followed * FOLLOW_US + told.records * RECORD_US
     server += site.purges * (PURGE_US + (site.workers * MESSAGE_US if site.near else 0))
     purged = min(site.catalogue, site.journal * site.buckets)
