@@ -240,18 +240,45 @@ class Capture:
         self._chunks = None
         return self._begun(first)
 
+    def _has_room(self) -> bool:
+        """Before the head goes out: whether there is room for what says that it will be too large for memory.
+
+        From here on that room is its own, so that it need not be given up at its end.
+        """
+        fill = self._fill
+        spool, head = fill.engine.spool, fill.head
+        if spool is None or head is None or head.length is None:
+            return True
+        if head.length <= fill.admission.plan.in_memory_bytes:
+            return True
+        try:
+            self._file = self._to_close = spool.begin(head.length)
+        except OSError as error:
+            self._guarded("capture", partial(fill.no_file, error), None)
+            return False
+        except Exception as error:
+            self._fault("spool", error)
+        return True
+
     def _begun(self, first: object) -> Iterable[bytes]:
         """The head is known and the first chunk pulled."""
+        if self._file is not None:  # of a head that another has taken the place of
+            self._file.discard()
+            self._file = None
         action = self._decide()
         if action is Action.PASS:
             return self._pass_on(first)
         if action is not Action.KEEP:
             return self._replace(action, first)
+        if not self._has_room():
+            return self._pass_on(first)
         self._chunks = []
         return self._take_first(first)
 
     def _keep_from_start(self) -> Iterable[bytes]:
         """Keep a copy from the first chunk on."""
+        if not self._has_room():
+            return self._pass_on()
         self._chunks = []
         decided = self._head
         self._iterator = iter(self._iterable)
@@ -419,7 +446,7 @@ class Capture:
         if self._head is None:
             raise AssertionError("write() was called before start_response() (PEP 3333)")
         action = self._decide()
-        self._chunks = [] if action is Action.KEEP else None
+        self._chunks = [] if action is Action.KEEP and self._has_room() else None
         if action in (Action.KEEP, Action.PASS):
             self._send(*self._head)
         else:
@@ -513,7 +540,7 @@ class Capture:
             if self._early and chunk:
                 self._drop_copy(Reason.NOT_STORED_INCOMPLETE)  # there is more than was announced
             return
-        if self._kept + len(chunk) > self._fill.admission.plan.in_memory_bytes:
+        if self._file is not None or self._kept + len(chunk) > self._fill.admission.plan.in_memory_bytes:
             if not self._keep_large(_bytes(chunk)):
                 return
         else:

@@ -197,7 +197,9 @@ def append_all(store: Store, concerned: Sequence[Share], at: float) -> list[Mark
     Raises:
         StoreError: the first that did not take them.
     """
-    at_once = _at_once(store, concerned)
+    if len(concerned) == 1:
+        return [concerned[0].follower.append(concerned[0].purges, at)]
+    at_once: AtOnce | None = getattr(store, "at_once", None)
     if at_once is None:
         return _all([tried(partial(share.follower.append, share.purges, at)) for share in concerned])
     answers = at_once.append({share.number: _bounded(share.purges) for share in concerned}, at)
@@ -206,7 +208,7 @@ def append_all(store: Store, concerned: Sequence[Share], at: float) -> list[Mark
 
 def clear_all(store: Store, followers: Sequence[Follower]) -> list[Mark]:
     """Begin a new epoch of each journal of a store; see `append_all`."""
-    at_once = _at_once(store, followers)
+    at_once: AtOnce | None = getattr(store, "at_once", None)
     if at_once is None:
         return _all([tried(follower.store.clear) for follower in followers])
     answers = at_once.clear()
@@ -215,8 +217,8 @@ def clear_all(store: Store, followers: Sequence[Follower]) -> list[Mark]:
 
 def last_of_all(store: Store, concerned: Sequence[Share]) -> list[list[int] | None]:
     """For each journal, the numbers of the last purges of the same targets; None where it did not tell."""
-    at_once = _at_once(store, concerned)
-    if at_once is None:
+    at_once: AtOnce | None = getattr(store, "at_once", None)
+    if at_once is None or len(concerned) == 1:
         return [_told(tried(partial(share.follower.last, share.purges))) for share in concerned]
     bases = {share.number: share.follower.stand() for share in concerned}
     told = at_once.purges_since(bases)
@@ -226,10 +228,6 @@ def last_of_all(store: Store, concerned: Sequence[Share]) -> list[list[int] | No
         known = None if isinstance(news, Exception) else News(bases[number], news)
         last.append(None if known is None else _told(tried(partial(follower.last, purges, known))))
     return last
-
-
-def _at_once(store: Store, journals: Sequence[object]) -> AtOnce | None:
-    return getattr(store, "at_once", None) if len(journals) > 1 else None
 
 
 def _all(answers: Sequence[T | Exception]) -> list[T]:

@@ -24,7 +24,7 @@ LAYERS = {
     "2 stores": [
         "forks", "stores", "stores.memory", "stores.budgets", "stores.segments", "stores.sieve",
         "stores.memo", "stores.breaker", "stores.urls",
-        "stores.spool",
+        "stores.spool", "stores.claims", "stores.ownfiles",
         "stores.redis", "stores.redislink", "stores.redisscripts", "stores.redislisten", "stores.redisstats",
         "stores.redisurl", "stores.redisnodes", "stores.rediscluster", "stores.redisregister",
         "stores.redissentinel",

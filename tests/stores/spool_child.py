@@ -18,6 +18,8 @@ def main(kind, directory):
         spool = Spool(1_000_000, Path(directory), shared=True)
         writer = spool.begin()
         writer.write(b"half of it")
+    elif kind == "claimer":  # one that has said how much it is going to write
+        writer = Spool(1_000_000, Path(directory), shared=True).begin(400_000)
     elif kind == "private":
         cache = big_cache(Download(pattern(5000)), directory)
         ask(cache, "/f")

@@ -14,7 +14,7 @@ import pytest
 from test_memory_fork import in_child
 
 from wsgicache.body import make_etag
-from wsgicache.stores import spool as spool_module
+from wsgicache.stores import ownfiles
 from wsgicache.stores.spool import PREFIX, Spool, open_body, read_body, sweep_files
 
 sys.path.append(str(Path(__file__).parents[1] / "wsgi"))
@@ -212,7 +212,7 @@ def somebodys(directory, monkeypatch):
         path.mkdir(mode=0o700)
         if os.geteuid() == 0:
             os.chown(path, 4321, 4321)
-    monkeypatch.setattr(spool_module, "_user", lambda: 0)
+    monkeypatch.setattr(ownfiles, "user", lambda: 0)
     return Spool(1000, directory / "bodies", shared=True)
 
 
@@ -221,7 +221,7 @@ def test_the_superuser_gives_away_the_file_that_he_made_and_no_other(tmp_path, m
     victim = tmp_path / "victim"
     victim.write_text("root's own")
     spool = somebodys(tmp_path / "site", monkeypatch)
-    create = spool_module._create
+    create = ownfiles.create
 
     def replaced_at_once(path):
         file = create(path)
@@ -229,7 +229,7 @@ def test_the_superuser_gives_away_the_file_that_he_made_and_no_other(tmp_path, m
         os.symlink(victim, path)
         return file
 
-    monkeypatch.setattr(spool_module, "_create", replaced_at_once)
+    monkeypatch.setattr(ownfiles, "create", replaced_at_once)
     with pytest.raises(OSError, match="no new file stays"):
         spool.begin()
     assert os.stat(victim).st_uid == 0
@@ -359,7 +359,7 @@ def test_a_living_process_keeps_its_directory_without_the_lock_in_it(tmp_path):
 
 def test_a_shared_directory_is_swept_of_what_nobody_names_or_writes(tmp_path):
     with child("writer", tmp_path) as killed, child("writer", tmp_path) as living:
-        ours = stored(Spool(1000, tmp_path, shared=True))
+        ours = stored(Spool(1_000_000, tmp_path, shared=True))
         ours.keeper.give_away()
         killed.say("die")
         killed.wait(30)

@@ -3,13 +3,14 @@
 import errno
 import gc
 import os
+import sys
 import threading
 from contextlib import contextmanager
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
 
 import pytest
-from big_helpers import SMALL, Download, big_cache, files, open_files, pattern
+from big_helpers import BYTES, SMALL, Download, big_cache, files, open_files, pattern
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsgi_helpers import PATIENCE, Body, Call, Exchange, Waiters, count, results, text
@@ -350,12 +351,86 @@ def test_a_directory_that_cannot_be_made(tmp_path, caplog):
     assert count(cache, Reason.NOT_STORED_FILE) == 1
 
 
-def test_a_body_that_the_spool_never_has_room_for(new, tmp_path):
-    app = Download(BODY)
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_that_the_spool_never_has_room_for(new, tmp_path, announced):
+    app = Download(BODY, announced=announced)
     cache = new(app, spool_max_bytes=100_000)
     reply = ask(cache, "/f")
-    assert (reply.body, reply.stored) == (BODY, True)  # the head was out when it was found
+    assert (reply.body, reply.stored) == (BODY, not announced)  # or the head was out when it was found
+    assert reply.detail == ("NOT_STORED_FILE" if announced else None)
     assert count(cache, Reason.NOT_STORED_FILE) == 1
+    assert spooled(tmp_path) == []
+
+
+ROOM = {"spool_max_bytes": 4 * len(BODY) - 2}
+"""For one body of those that are being written, and all but one byte of another."""
+
+
+def test_a_body_that_has_no_room_beside_another_is_refused_when_it_begins(new, tmp_path):
+    """Not when it ends, and not the one that came first."""
+    app = Download(BODY)
+    cache = new(app, **ROOM)
+    first = Exchange(cache, "/first").begin()
+    first.pull()
+    second = Exchange(cache, "/second").begin()
+    assert "detail=NOT_STORED_FILE" in dict(second.heads[0][1])["Cache-Status"]
+    assert len(spooled(tmp_path)) == 1
+    assert second.rest().close().body == BODY
+    assert first.rest().close().body == BODY
+    assert ask(cache, "/first").is_hit
+    assert ask(cache, "/second").stored, "there is room now"
+    assert ask(cache, "/second").is_hit
+    assert count(cache, Reason.NOT_STORED_FILE) == 1
+
+
+@pytest.mark.parametrize("end", ["close", "raise", "short", "long"])
+def test_room_is_given_back_however_a_fill_ends(new, tmp_path, end):
+    app = Download(BODY)
+    cache = new(app, **ROOM)
+    if end == "raise":
+        app.chunks = lambda: [BODY[:300], RuntimeError("broken")]
+    elif end == "short":
+        app.chunks = lambda: [BODY[:2000]]
+    elif end == "long":
+        app.chunks = lambda: [BODY, b"more"]
+    exchange = Exchange(cache, "/first").begin()
+    exchange.pull()
+    if end != "close":
+        try:
+            exchange.rest()
+        except RuntimeError:
+            assert end == "raise"
+    exchange.close()
+    app.chunks = lambda: [BODY]
+    assert ask(cache, "/first").stored
+    assert ask(cache, "/first").is_hit
+    assert count(cache, Reason.NOT_STORED_FILE) == 0
+
+
+def test_nobody_waits_for_the_end_of_what_is_refused(new, tmp_path):
+    app = Download(BODY)
+    cache = new(app, **ROOM)
+    first, second = [Exchange(cache, url).begin() for url in ("/first", "/second")]
+    third = ask(cache, "/second")
+    assert (third.body, third.detail, app.calls) == (BODY, "NOT_STORED_FILE", 3)
+    for exchange in (second, first):
+        exchange.rest().close()
+
+
+def test_a_head_that_is_taken_back_gives_back_its_room(new, tmp_path):
+    """An app may begin its answer anew as long as nothing of it is out (PEP 3333)."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [*BYTES, ("Content-Length", str(len(BODY)))])
+        try:
+            raise RuntimeError
+        except RuntimeError:
+            start_response("200 OK", [*BYTES, ("Content-Length", "5")], sys.exc_info())
+        yield b"short"
+
+    cache = new(app, **ROOM)
+    assert ask(cache, "/f").body == b"short"
+    assert ask(cache, "/f").is_hit
     assert spooled(tmp_path) == []
 
 

@@ -24,7 +24,7 @@ from .lmdbrecords import (
     read_counter,
     room_name,
 )
-from .spool import remove
+from .ownfiles import remove
 
 Result = TypeVar("Result")
 

@@ -98,6 +98,8 @@ class AllBuckets:
         self, asked: Mapping[int, Question[T]], *, writes: bool = False, insist: bool = False
     ) -> Answers[T]:
         """The answers, by number: those that come at once, and then alone what was not answered so."""
+        if not asked:
+            return {}
         try:
             self._nodes.begin()
         except StoreError as error:

@@ -9,7 +9,8 @@ The rules this file obeys:
   and what nobody names, was left by a process that was killed, and whoever comes next removes it.
 - Nothing is written to a directory that somebody else may have made, or may write to: he could plant pages.
 - An open file survives its removal: who is reading goes on, whatever is purged or evicted.
-- A body takes half of `max_bytes` at most; those that are being written take half as much again.
+- A body takes half of `max_bytes` at most; those that are being written take half as much again, in all
+  processes that share a directory together. One that says how long it will be claims that when it begins.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ..body import FileBody, etag_of, new_digest
 from ..forks import in_child
+from . import ownfiles
+from .claims import Claim, Room, SharedRoom
+from .ownfiles import remove
 
 PREFIX: Final = "wsgicache-"
 """How the directory of a process is called."""
@@ -68,8 +71,11 @@ class Spool:
     def _begin_anew(self) -> None:
         """At first, and in a forked child: nothing of the parent's is ours."""
         self._lock = threading.Lock()
-        self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()
         self._home: _Home | None = None
+        if self._shared and self._parent is not None:
+            self._room: Room = SharedRoom(str(self._parent))
+        else:
+            self._room = Room()
 
     @property
     def largest(self) -> int:
@@ -89,28 +95,34 @@ class Spool:
             raise self._no_room()
         with self._lock:
             home = self._home
-            if home is None or _trouble_with(home.path) is not None:
+            if home is None or ownfiles.trouble_with(home.path) is not None:
                 home = self._home = self._make_home()
+        claim = Claim()
+        if size is not None:
+            self.admit(claim, size)
+        try:
+            keeper = self._new_file(home)
+        except BaseException:
+            claim.release()
+            raise
+        return Writer(self, keeper, claim, self._shared, self._synced)
+
+    def _new_file(self, home: _Home) -> Keeper:
         for _ in range(_TRIES):
             name = secrets.token_hex(16) + SUFFIX
-            file = _create(os.path.join(home.path, name))
+            file = ownfiles.create(os.path.join(home.path, name))
             if not self._shared:
-                break
+                return Keeper(home, name, file)
             try:
-                _hand_over(file.fileno(), home.path)
+                ownfiles.hand_over(file.fileno(), home.path)
             except BaseException:
                 file.close()
                 remove(os.path.join(home.path, name))
                 raise
-            if _lock(file):
-                break
+            if ownfiles.lock(file):
+                return Keeper(home, name, file)
             file.close()  # somebody who removes leftovers took it for one
-        else:
-            raise OSError(errno.EAGAIN, "no new file stays", home.path)
-        writer = Writer(self, Keeper(home, name, file), self._shared, self._synced)
-        with self._lock:
-            self._writers.add(writer)
-        return writer
+        raise OSError(errno.EAGAIN, "no new file stays", home.path)
 
     def _make_home(self) -> _Home:
         if not self._shared:
@@ -118,21 +130,22 @@ class Spool:
         assert self._parent is not None  # noqa: S101 - a shared one is somewhere
         if not self._parent.is_dir():
             self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _hand_over(str(self._parent), str(self._parent.parent))
-        problem = _trouble_with(str(self._parent))
+            ownfiles.hand_over(str(self._parent), str(self._parent.parent))
+        problem = ownfiles.trouble_with(str(self._parent))
         if problem is not None:
             raise OSError(errno.EPERM, problem, str(self._parent))
         return _Home(str(self._parent))
 
-    def admit(self, writer: Writer, more: int) -> None:
-        """Whether a file may become longer.
+    def admit(self, claim: Claim, size: int, *, grows: bool = False) -> None:
+        """Have a file claim room to become as long as this.
+
+        Args:
+            grows: it may become longer.
 
         Raises:
-            OSError: it may not: it, or what is being written, would be too much.
+            OSError: it may not: it, or all that is being written, would be too much.
         """
-        with self._lock:
-            under_way = sum([known.size for known in self._writers if not known.done])
-        if max(writer.size, under_way) + more > self.largest:
+        if size > self.largest or not self._room.claim(claim, size, self.largest, grows=grows):
             raise self._no_room()
 
     def _no_room(self) -> OSError:
@@ -158,10 +171,11 @@ class Writer:
         done: it will not become longer.
     """
 
-    def __init__(self, spool: Spool, keeper: Keeper, shared: bool, synced: bool) -> None:
+    def __init__(self, spool: Spool, keeper: Keeper, claim: Claim, shared: bool, synced: bool) -> None:
         self.size = 0
         self.done = False
         self._spool = spool
+        self._claim = claim
         self._keeper: Keeper | None = keeper
         self._path = keeper.path
         self._shared = shared
@@ -176,7 +190,8 @@ class Writer:
             OSError: the disk is full, or the spool.
         """
         assert self._keeper is not None  # noqa: S101 - nobody writes to one that is done
-        self._spool.admit(self, len(chunk))
+        if self.size + len(chunk) > self._claim.size:
+            self._spool.admit(self._claim, self.size + len(chunk), grows=True)
         left = memoryview(chunk)
         while left:
             left = left[self._keeper.file.write(left) :]
@@ -197,12 +212,14 @@ class Writer:
             keeper.file.close()
         self._keeper = None
         self.done = True
+        self._claim.release()
         directory, name = os.path.split(self._path)
         return FileBody(name, self.size, etag_of(self._digest), directory, keeper)
 
     def discard(self) -> None:
         """It is not wanted any more: a file that is not finished goes."""
         self.done = True
+        self._claim.release()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.remove()
@@ -265,12 +282,6 @@ def _remove(path: str, file: io.FileIO, pid: int) -> None:
         file.close()
 
 
-def remove(path: str) -> None:
-    """Remove a file, whether it is there or not."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-
-
 def open_body(body: FileBody) -> BinaryIO:
     """A body, open for reading; its position is the reader's own.
 
@@ -329,12 +340,12 @@ def _hold(path: str) -> int | None:
     Those who remove what is old among temporary files pass by what is locked so, and all that is in it
     (tmpfiles.d(5)).
     """
-    if _fcntl is None:
+    if ownfiles.FCNTL is None:
         return None
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+            ownfiles.FCNTL.flock(descriptor, ownfiles.FCNTL.LOCK_EX | ownfiles.FCNTL.LOCK_NB)
         except BaseException:
             os.close(descriptor)
             raise
@@ -351,8 +362,8 @@ def _private_home(parent: Path | None) -> _Home:
     sweep_homes(parent)
     for _ in range(_TRIES):
         path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
-        lock = _create(os.path.join(path, _LOCK))
-        if _lock(lock):
+        lock = ownfiles.create(os.path.join(path, _LOCK))
+        if ownfiles.lock(lock):
             return _Home(path, lock)
         lock.close()
     raise OSError(errno.EAGAIN, "no new directory stays", str(parent))
@@ -363,7 +374,7 @@ def sweep_homes(parent: Path) -> None:
     for path in list(parent.glob(PREFIX + "*")):
         with contextlib.suppress(OSError):  # another process was quicker
             found = os.lstat(path)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != _user():
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != ownfiles.user():
                 continue
             if (path / _LOCK).exists():
                 with _abandoned(path / _LOCK) as left:
@@ -407,75 +418,4 @@ def _abandoned(path: Path) -> Any:
         OSError: nobody can tell, or it is gone.
     """
     with open(path, "rb+", buffering=0) as file:
-        yield _fcntl is not None and _flock(file)
-
-
-def _create(path: str) -> io.FileIO:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    return io.FileIO(descriptor, "r+")
-
-
-def _lock(file: io.FileIO) -> bool:
-    """Take the lock of a file; False where somebody else has it, or has removed the file meanwhile.
-
-    Where there are no locks, or the file system has none, everybody has it, and nothing is ever swept.
-    """
-    try:
-        return _fcntl is None or _flock(file)
-    except OSError:
-        return True
-
-
-def _flock(file: io.FileIO) -> bool:
-    try:
-        _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return os.fstat(file.fileno()).st_nlink > 0
-
-
-def _find_fcntl() -> Any:
-    try:
-        return import_module("fcntl")
-    except ImportError:  # Windows
-        return None
-
-
-_fcntl: Final = _find_fcntl()
-
-
-def _user() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else 0
-
-
-def _hand_over(made: int | str, directory: str) -> None:
-    """What the superuser makes in somebody's directory stays usable for them.
-
-    Args:
-        made: a descriptor, because its owner may put anything else in the place of a name; or a directory.
-    """
-    owner = os.stat(directory)
-    if not hasattr(os, "chown") or _user() != 0 or not owner.st_uid:
-        return
-    if isinstance(made, int):
-        os.fchown(made, owner.st_uid, owner.st_gid)
-    else:
-        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-def _trouble_with(path: str) -> str | None:
-    """Why no bodies may be written to a directory: strangers could read them, and plant pages.
-
-    It is to be this user's, root's, or of who owns the directory that it is in.
-    """
-    try:
-        found = os.stat(path)
-        owners = {found.st_uid, os.lstat(path).st_uid}
-        above = os.stat(os.path.dirname(path)).st_uid
-    except OSError as error:
-        return str(error)
-    if not stat.S_ISDIR(found.st_mode):
-        return "that is no directory"
-    if hasattr(os, "geteuid") and (found.st_mode & 0o002 or not owners <= {_user(), 0, above}):
-        return "others made it, or may write there, and so plant pages; remove it, or name another spool_dir"
-    return None
+        yield ownfiles.FCNTL is not None and ownfiles.flock(file)
