@@ -12,6 +12,12 @@ from functools import cache
 LIMIT = 65_536
 """`journal`, by default: targets."""
 
+SLOTS = 4
+"""Slots of the table of dropped purges, for each target of `journal`."""
+
+STEPS = 200
+"""Of integrals."""
+
 BEATS = 3
 """Marks that a near tier reads within its bound."""
 
@@ -72,7 +78,7 @@ def spread(pages: int, alpha: float) -> tuple[Pages, ...]:
 
 
 def history(site: Site) -> float:
-    """Seconds until what is born now lies below the floor: what the journal remembers.
+    """Seconds for which the journal remembers one by one what is purged.
 
     Of several purges of one target it keeps the last, so it is the time in which more than L different ones
     are purged: L/P where none is purged twice, never where there are no more than L at all. Each bucket keeps
@@ -86,12 +92,35 @@ def history(site: Site) -> float:
     return -site.catalogue / site.purges * math.log(1 - kept / site.catalogue)
 
 
+def survival(site: Site, age: float) -> float:
+    """The chance that what was dropped from the journal does not end a page of this age, that nobody purged.
+
+    Each purge that was dropped since it was stored is in one slot of a table, and ends the pages of that.
+    Where the same URLs are purged again and again, the same slots are taken.
+    """
+    kept, slots = site.journal * site.buckets, SLOTS * site.journal * site.buckets
+    after = age - history(site)
+    if after <= 0:
+        return 1.0
+    if math.isinf(site.catalogue):
+        return math.exp(-site.purges * after / slots)
+    dropped = site.purges * (1 - kept / site.catalogue) / site.catalogue  # of each URL, a second
+    return math.exp(site.catalogue / slots * math.expm1(-dropped * after))
+
+
 def lifetime(site: Site, rank: int = 0) -> float:
-    """Seconds for which a page that is stored may be a hit, on average: its own time, the journal's, or until
-    it is purged itself."""
-    longest = min(site.ttl, history(site))
-    rate = purged(site, rank)
-    return longest if rate == 0 else -math.expm1(-rate * longest) / rate
+    """Seconds for which a page that is stored may be a hit, on average: its own time, or until it is purged
+    itself, or falls into a slot with something that was."""
+    return _lifetime(site, purged(site, rank))
+
+
+@cache
+def _lifetime(site: Site, rate: float) -> float:
+    sure = min(site.ttl, history(site))
+    life = sure if rate == 0 else -math.expm1(-rate * sure) / rate
+    step = (site.ttl - sure) / STEPS
+    ages = [sure + step * (number + 0.5) for number in range(STEPS)] if step else []
+    return life + step * sum([math.exp(-rate * age) * survival(site, age) for age in ages])
 
 
 def purged(site: Site, rank: int) -> float:
@@ -100,8 +129,8 @@ def purged(site: Site, rank: int) -> float:
 
 
 def ended_by_journal(site: Site, rank: int) -> float:
-    """The share of a page's lives that a purge or the floor ends, not its lifetime."""
-    return 1.0 if history(site) < site.ttl else -math.expm1(-purged(site, rank) * site.ttl)
+    """The share of a page's lives that a purge ends, its own or one that was dropped, not its lifetime."""
+    return 1 - survival(site, site.ttl) * math.exp(-purged(site, rank) * site.ttl)
 
 
 @dataclass(frozen=True)

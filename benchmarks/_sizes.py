@@ -12,6 +12,7 @@ from _counts import Costs, expected
 from _formulas import (
     LIMIT,
     PAUSE,
+    SLOTS,
     Pages,
     Rates,
     Site,
@@ -47,7 +48,7 @@ INDEX_RECORD = 150
 """Bytes of a purge in a worker's index."""
 
 MARK_US, FOLLOW_US, PURGE_US, RECORD_US, MESSAGE_US = 10.0, 20.0, 35.0, 3.0, 1.0
-"""Time of the server, µs: a hit, or marks asked for together, asking for records, a purge, each record, a message."""
+"""Time of the server, µs: a hit, or marks together; asking for records, a purge, each record, a message."""
 
 WORKER_BEAT_US, WORKER_RECORD_US = 150.0, 7.0
 """Time of a worker, µs: asking for records, and each that comes."""
@@ -70,7 +71,14 @@ DEPLOYMENTS = {
         5_000, 80, 200_000, ttl=600.0, purges=10.0, catalogue=200_000, near=True, round_trip=TRIP
     ),
     "a hundred": Site(
-        50_000, 800, 2_000_000, ttl=600.0, purges=50.0, catalogue=2_000_000, buckets=16, primaries=8,
+        50_000,
+        800,
+        2_000_000,
+        ttl=600.0,
+        purges=50.0,
+        catalogue=2_000_000,
+        buckets=16,
+        primaries=8,
         round_trip=TRIP,
     ),
 }
@@ -133,10 +141,11 @@ def size(site: Site, store: str) -> Size:
     server += site.purges * (PURGE_US + (site.workers * MESSAGE_US if site.near else 0))
     purged = min(site.catalogue, site.journal * site.buckets)
     begin = purged * site.workers * RECORD_US / 1e6
+    table = 8 * SLOTS * site.journal * site.buckets if site.catalogue > site.journal * site.buckets else 0
     asked_within = site.max_age if site.near else site.ttl
     return Size(
         told, trips, bodies, journal, server, site.pages * (BODY + ENTRY_BESIDE),
-        held(site, asked_within) * page, kept, purged * INDEX_RECORD, begin,
+        held(site, asked_within) * page, kept, purged * INDEX_RECORD + table, begin,
     )  # fmt: skip
 
 

@@ -139,7 +139,8 @@ class Follower:
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
-        return self.store.append(_bounded(purges), at)
+        bounded = [purge._replace(target=short(purge.target)) for purge in purges]
+        return self.store.append(bounded, at)
 
     def stand(self) -> Mark | None:
         """The mark to which this process has followed the journal; None: it has not begun."""
@@ -202,7 +203,11 @@ def append_all(store: Store, concerned: Sequence[Share], at: float) -> list[Mark
     at_once: AtOnce | None = getattr(store, "at_once", None)
     if at_once is None:
         return _all([tried(partial(share.follower.append, share.purges, at)) for share in concerned])
-    answers = at_once.append({share.number: _bounded(share.purges) for share in concerned}, at)
+    bounded = {
+        share.number: [purge._replace(target=short(purge.target)) for purge in share.purges]
+        for share in concerned
+    }
+    answers = at_once.append(bounded, at)
     return _all([answers[share.number] for share in concerned])
 
 
@@ -240,7 +245,3 @@ def _all(answers: Sequence[T | Exception]) -> list[T]:
 
 def _told(answer: T | Exception) -> T | None:
     return None if isinstance(answer, Exception) else answer
-
-
-def _bounded(purges: Iterable[Purge]) -> list[Purge]:
-    return [purge._replace(target=short(purge.target)) for purge in purges]

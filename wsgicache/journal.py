@@ -7,7 +7,9 @@ The rules this file obeys:
   with another nonce is another history.
 - An entry is born at the mark that its request read *before* the app was called. It is valid while no
   later hard purge covers it; a later soft purge makes it stale.
-- What was dropped from the journal must not be forgotten: everything born below `floor` is a miss.
+- What was dropped from the journal must not be forgotten. Up to `dropped` nothing is in the list any more:
+  it is in a table (`wsgicache.dropped`), and what that may cover is a miss. Where it is not, because a store
+  keeps no table, or the purge of everything was dropped, everything born below `floor` is a miss.
 
 A check costs a few dictionary look-ups, however many purges there were.
 """
@@ -18,14 +20,18 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from hashlib import blake2b
 from itertools import takewhile
 from typing import Final, NamedTuple
 
+from .dropped import SLOTS, Dropped
+from .dropped import short as short
 from .key import Parts, group_targets, prefix_targets, split_key, target_path, url_targets
 
 _FORGET_EVERY: Final = 4096
 """How far the floor rises before an index drops what lies below it: rarely enough to cost nothing."""
+
+_OF_THE_SLOTS: Final = 64
+"""Where a store has a table, the index follows whenever as much was dropped as this part of its slots."""
 
 
 class Kind(Enum):
@@ -68,12 +74,28 @@ class Record(NamedTuple):
 
 class Snapshot(NamedTuple):
     """What a worker fetches to follow the journal: either the records after its own mark, or
-    (`whole`) everything that is left, because its mark is not part of this history any more."""
+    (`whole`) everything that is left, because its mark is not part of this history any more.
+
+    Attributes:
+        floor: everything born below is a miss.
+        dropped: the records up to this number are not in the list any more.
+        slots: how many the store's table has; 0: it keeps none.
+        table: those records, with a whole snapshot. Whoever takes it makes a copy.
+    """
 
     mark: Mark
     floor: int
     records: Sequence[Record]
     whole: bool
+    dropped: int = 0
+    slots: int = 0
+    table: Dropped | None = None
+
+    @property
+    def miss_below(self) -> int:
+        """The floor, and everything that was dropped where it is not told what that was."""
+        told = self.slots and (self.table is not None or not self.whole)
+        return self.floor if told else max(self.floor, self.dropped)
 
 
 class Verdict(Enum):
@@ -91,13 +113,6 @@ _VALID: Final[Verdict] = Verdict.VALID
 def new_id() -> str:
     """A random id for an epoch or a record: 64 bits, so that two histories never look alike."""
     return secrets.token_hex(8)
-
-
-def short(target: str) -> str:
-    """A target that takes bounded room in a journal: a long one by its digest."""
-    if len(target) <= 256:
-        return target
-    return "#" + blake2b(target.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
 
 def portions(
@@ -126,7 +141,7 @@ class Journal:
     is written to all day takes one line, and the floor rises only when many targets were purged.
 
     Args:
-        limit: targets remembered; the longest unpurged are dropped and `floor` rises to their number.
+        limit: targets remembered one by one; the longest unpurged are dropped into a table.
     """
 
     def __init__(self, limit: int = 65536) -> None:
@@ -141,7 +156,8 @@ class Journal:
         """Begin a new epoch: every entry born before is a miss."""
         self._records.clear()
         self._nonces.clear()
-        self.floor = 0
+        self.floor = self.dropped = 0
+        self._table: Dropped | None = None
         self.mark = Mark(new_id(), 0, new_id())
         return self.mark
 
@@ -154,22 +170,34 @@ class Journal:
             self._records.pop(purge, None)  # so that the dictionary stays in the order of seq
             self._records[purge] = Record(seq, *purge, at, nonce)
         while len(self._records) > self._limit:
-            self.floor = self._records.pop(next(iter(self._records))).seq
+            self._drop(self._records.pop(next(iter(self._records))))
         self.mark = Mark(epoch, seq, nonce)
         return self.mark
 
+    def _drop(self, record: Record) -> None:
+        self.dropped = record.seq
+        if self._table is None:
+            self._table = Dropped(SLOTS * self._limit)
+        if record.kind is Kind.ALL:
+            self.floor = record.seq
+        elif record.kind is not Kind.META:
+            self._table.add(record.kind.value, short(record.target), record.seq)
+
     def since(self, mark: Mark | None) -> Snapshot:
         """What a worker that stands at `mark` is missing."""
+        slots = SLOTS * self._limit
         if mark is None or not self._knows(mark):
-            return Snapshot(self.mark, self.floor, list(self._records.values()), whole=True)
+            table = None if self._table is None else self._table.copy()
+            records = list(self._records.values())
+            return Snapshot(self.mark, self.floor, records, True, self.dropped, slots, table)
         newest = reversed(self._records.values())
         tail = list(takewhile(lambda record: record.seq > mark.seq, newest))
-        return Snapshot(self.mark, self.floor, tail[::-1], whole=False)
+        return Snapshot(self.mark, self.floor, tail[::-1], False, self.dropped, slots)
 
     def _knows(self, mark: Mark) -> bool:
         """Whether a mark is part of this history, and recent enough to be sure of it."""
         behind = self.mark.seq - mark.seq
-        if mark.epoch != self.mark.epoch or mark.seq < self.floor or behind < 0:
+        if mark.epoch != self.mark.epoch or mark.seq < self.dropped or behind < 0:
             return False
         if behind == 0:
             return mark.nonce == self.mark.nonce
@@ -197,7 +225,7 @@ class PurgeIndex:
         for record in snapshot.records:
             state.add(record)
         state.epoch = snapshot.mark.epoch
-        state.raise_floor(snapshot.floor)
+        state.take_over(snapshot)
         self._state = state
         self.mark = snapshot.mark
         return snapshot.mark
@@ -210,9 +238,11 @@ class PurgeIndex:
         if self.mark is None:
             return None
         state = self._state
+        state.forget()
         records = [*state.hard.records(soft=False), *state.soft.records(soft=True)]
-        kept = sorted([record for record in records if record.seq > state.floor], key=lambda one: one.seq)
-        return Snapshot(self.mark, state.floor, kept, whole=True)
+        kept = sorted([record for record in records if record.seq > state.dropped], key=lambda one: one.seq)
+        table = None if state.table is None else state.table.copy()
+        return Snapshot(self.mark, state.floor, kept, True, state.dropped, state.slots, table)
 
     def last(self, purge: Purge) -> int:
         """The number of the last purge of the same target, 0 where there was none."""
@@ -230,6 +260,9 @@ class PurgeIndex:
         if state.hard.covers(born.seq, parts, groups):
             return Verdict.HARD
         soft = state.soft.covers(born.seq, parts, groups)
+        table = state.table  # after the books: what leaves these is in here before
+        if table is not None and table.covers(born.seq, parts, groups):
+            return Verdict.HARD
         if born.seq < state.floor:  # it rose meanwhile, and what lies below it is forgotten
             return Verdict.HARD
         return Verdict.SOFT if soft else Verdict.VALID
@@ -281,11 +314,13 @@ class _Book:
             or (bool(groups and self.groups) and _later(self.groups, born, group_targets(parts, groups)))
         )
 
-    def forget(self, floor: int) -> None:
-        """Drop what the floor already answers."""
+    def drop(self, last: int, table: Dropped | None) -> None:
+        """Let go of the records up to a number, after they went into a table."""
         for kind in (Kind.URL, Kind.PREFIX, Kind.GROUP):
             book = self._of(kind)
-            for target in [target for target, seq in book.items() if seq <= floor]:
+            for target, seq in [(target, seq) for target, seq in book.items() if seq <= last]:
+                if table is not None:
+                    table.add(kind.value, target, seq)
                 del book[target]
 
     def __len__(self) -> int:
@@ -303,11 +338,14 @@ def _later(book: dict[str, int], born: int, targets: Iterable[str]) -> bool:
 class _State:
     """Everything an index knows of one epoch; replaced as a whole when the epoch changes."""
 
-    __slots__ = ("epoch", "floor", "hard", "last_seq", "soft")
+    __slots__ = ("dropped", "epoch", "floor", "hard", "last_seq", "slots", "soft", "table")
 
     def __init__(self) -> None:
         self.epoch = ""
         self.floor = 0
+        self.dropped = 0
+        self.slots = 0
+        self.table: Dropped | None = None
         self.last_seq = 0
         self.hard = _Book()
         self.soft = _Book()
@@ -316,12 +354,25 @@ class _State:
         (self.soft if record.soft else self.hard).add(record)
         self.last_seq = record.seq
 
-    def raise_floor(self, floor: int) -> None:
-        """Everything born below `floor` is a miss from now on; its purges need not be remembered."""
-        if floor <= self.floor:
+    def take_over(self, snapshot: Snapshot) -> None:
+        """What the store has dropped need not be remembered one by one here either."""
+        if snapshot.table is not None:
+            self.table = snapshot.table.copy()
+        self.slots = snapshot.slots
+        self.floor = max(self.floor, snapshot.miss_below)
+        dropped = max(snapshot.dropped, self.floor)
+        if dropped <= self.dropped:
             return
-        forget = floor // _FORGET_EVERY > self.floor // _FORGET_EVERY
-        self.floor = floor
+        every = self.slots // _OF_THE_SLOTS or _FORGET_EVERY
+        forget = dropped // every > self.dropped // every
+        self.dropped = dropped
+        self.last_seq = max(self.last_seq, dropped)
         if forget:
-            self.hard.forget(floor)
-            self.soft.forget(floor)
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of what the floor answers, and of what has a place in the table."""
+        if self.table is None and self.slots and self.dropped > self.floor:
+            self.table = Dropped(self.slots)
+        self.hard.drop(self.dropped, self.table)
+        self.soft.drop(self.dropped, self.table)

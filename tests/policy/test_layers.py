@@ -16,8 +16,8 @@ ROOT = Path(wsgicache.__file__).parent
 LAYERS = {
     "0 words": ["outcome", "fields"],
     "1 core": [
-        "key", "journal", "body", "entry", "codec", "ready", "freshness", "conditional", "ranges", "search",
-        "rules",
+        "key", "dropped", "journal", "body", "entry", "codec", "ready", "freshness", "conditional", "ranges",
+        "search", "rules",
         "options", "profile", "plan", "facts", "head", "policy", "settle", "invalidation", "answer", "tokens",
         "cookiepass", "hints", "routes", "sitemap", "early", "encode",
     ],
@@ -31,7 +31,7 @@ LAYERS = {
         "stores.redisvalues", "stores.redisjournal", "stores.redisatonce",
         "stores.memcached", "stores.memcachedservers", "stores.memcachedjournal", "stores.memcachedextras",
         "stores.lmdb", "stores.lmdbentries", "stores.lmdbfile", "stores.lmdbhandle", "stores.lmdbjournal",
-        "stores.lmdbpages", "stores.lmdbrecords", "stores.lmdbroom",
+        "stores.lmdbdropped", "stores.lmdbpages", "stores.lmdbrecords", "stores.lmdbroom",
         "stores.near", "stores.abreast", "stores.copies", "stores.heartbeat", "stores.pace",
         "stores.rollcall", "stores.steps",
         "stores.values", "stores.cachelib", "stores.cachelibbytes", "stores.cacheliburl",

@@ -10,7 +10,15 @@ from lmdb_helpers import body_of, counts_agree, entry, open_lmdb, put, slot_of
 from wsgicache.codec import encode_mark
 from wsgicache.entry import Variants
 from wsgicache.journal import Kind, Purge, PurgeIndex, Verdict
-from wsgicache.stores import MOST_COUNTERS, StoreError, lmdbhandle, lmdbjournal
+from wsgicache.stores import (
+    MOST_COUNTERS,
+    StoreError,
+    StoreOptions,
+    lmdbhandle,
+    lmdbjournal,
+    open_store,
+)
+from wsgicache.stores.lmdbrecords import TOTALS, Totals
 
 
 @pytest.fixture
@@ -306,6 +314,60 @@ def test_the_journal_takes_its_part_of_the_file_at_most(directory):
     assert snapshot.floor == 6000 - len(snapshot.records)
     assert put(store)
     assert store.stats()["file_bytes"] <= 4 << 20
+    store.close()
+
+
+def verdicts(index, born, count):
+    return [index.verdict(born, f"/{number}\0\0h\0http", ()) for number in range(count)]
+
+
+def dropping(directory, journal=100, more=60):
+    """A store whose journal has dropped its first purges, and the mark before all of them."""
+    store = open_store(f"lmdb://{directory}?max_bytes=8MB&journal={journal}", StoreOptions())
+    start = store.mark_of("/a")
+    for number in range(journal + more):
+        store.append([Purge(Kind.URL, f"p/{number}")], 1.0)
+    return store, start
+
+
+def test_what_is_dropped_is_in_the_table(directory):
+    store, start = dropping(directory)
+    for late in (store, open_store(f"lmdb://{directory}?max_bytes=8MB", StoreOptions())):
+        snapshot = late.purges_since(None)
+        assert (snapshot.floor, snapshot.dropped, snapshot.slots) == (0, 60, 400)
+        index = PurgeIndex()
+        index.follow(snapshot)
+        said = verdicts(index, start, 400)
+        assert set(said[:160]) == {Verdict.HARD}
+        assert 15 < said[160:].count(Verdict.HARD) < 60, "60 of 400 slots are taken, some of them twice"
+        late.close()
+
+
+def test_a_table_that_cannot_be_read_is_a_miss_for_all_below(directory):
+    store, start = dropping(directory)
+
+    def spoil(handle, transaction):
+        with handle.env.begin(write=True) as other:
+            cursor = other.cursor(handle.journal)
+            names = [key for key, value in cursor.iternext() if len(value) == 1024]
+            other.put(names[0], b"short", db=handle.journal)
+        return len(names)
+
+    assert store._file.read(spoil) > 1
+    index = PurgeIndex()
+    index.follow(store.purges_since(None))
+    assert set(verdicts(index, start, 400)) == {Verdict.HARD}
+    store.close()
+
+
+def test_a_new_epoch_clears_the_table_away(directory):
+    store, start = dropping(directory)
+    assert store.clear().epoch != start.epoch
+    for number in range(300):
+        store.append([Purge(Kind.URL, f"p/{number % 10}")], 1.0)
+    totals = store._file.read(lambda handle, txn: Totals.read(txn.get(TOTALS, db=handle.room)))
+    assert totals.journal < 10 * 300
+    assert store.purges_since(None).dropped == 0
     store.close()
 
 

@@ -10,8 +10,9 @@ from servers_redis import Server, empty
 from tcp_proxy import TcpProxy
 
 from wsgicache.codec import FORMAT, encode_mark
-from wsgicache.journal import Kind, Mark, Purge
-from wsgicache.stores import StoreError
+from wsgicache.journal import Kind, Mark, Purge, Verdict
+from wsgicache.stores import StoreError, redisjournal
+from wsgicache.stores.redisjournal import RedisJournal
 
 OTHER = "/other\0\0example.com\0http"
 
@@ -380,3 +381,108 @@ def test_a_mark_from_the_future_is_another_history(server):
     store = opened(server.url)
     mark = purge(store)
     assert store.purges_since(Mark(mark.epoch, 2**53, mark.nonce)).whole
+
+
+# --- what is dropped ---------------------------------------------------------------------------------
+
+
+def dropping(server, journal=1500, more=700):
+    """A store whose journal has dropped its first purges, and the mark before all of them."""
+    store = opened(server.url, options=f"&journal={journal}")
+    start = store.mark_of(KEY)
+    store.append([Purge(Kind.URL, f"p/{number}") for number in range(journal + more)], 1.0)
+    return store, start
+
+
+def verdicts(index, born, count):
+    return [index.verdict(born, f"/{number}\0\0h\0http", ()) for number in range(count)]
+
+
+def test_what_is_dropped_is_in_the_table(server):
+    _, start = dropping(server)
+    snapshot = opened(server.url).purges_since(None)
+    assert (snapshot.floor, snapshot.dropped, snapshot.slots, len(snapshot.records)) == (0, 700, 6000, 1500)
+    index = follower()
+    index.follow(snapshot)
+    said = verdicts(index, start, 6000)
+    assert set(said[:2200]) == {Verdict.HARD}
+    assert 300 < said[2200:].count(Verdict.HARD) < 550, "700 of 6000 slots are taken, some of them twice"
+    late = index.verdict(Mark(start.epoch, 700, ""), "/100000\0\0h\0http", ())
+    assert late is Verdict.VALID
+
+
+def test_a_table_of_several_pieces(server, monkeypatch):
+    monkeypatch.setattr(redisjournal, "PIECE", 5000)
+    store, start = dropping(server)
+    index = follower()
+    index.follow(store.purges_since(None))
+    assert set(verdicts(index, start, 2200)) == {Verdict.HARD}
+
+
+def test_what_is_dropped_while_the_journal_is_read(server, monkeypatch):
+    """Records that were on the second page when the first was read: they are in the table by then."""
+    store, start = dropping(server, more=0)
+    reader, page = opened(server.url), RedisJournal._page
+
+    def moved(self, follower, after):
+        if after == "1000":
+            more = [Purge(Kind.URL, f"p/{number}") for number in range(1500, 2900)]
+            store.append(more, 1.0)
+        return page(self, follower, after)
+
+    monkeypatch.setattr(RedisJournal, "_page", moved)
+    snapshot = reader.purges_since(None)
+    assert snapshot.dropped == 1400
+    index = follower()
+    index.follow(snapshot)
+    assert set(verdicts(index, start, 2900)) == {Verdict.HARD}
+
+
+def test_an_epoch_that_begins_while_the_table_is_read(server, monkeypatch):
+    store, start = dropping(server)
+    piece = RedisJournal._piece
+
+    def cleared(self, start):
+        monkeypatch.setattr(RedisJournal, "_piece", piece)
+        store.clear()
+        return piece(self, start)
+
+    monkeypatch.setattr(RedisJournal, "_piece", cleared)
+    snapshot = opened(server.url).purges_since(None)
+    assert (snapshot.mark.epoch == start.epoch, snapshot.dropped, list(snapshot.records)) == (False, 0, [])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [("DEL",), ("SET", "short"), ("APPEND", "more")],
+)
+def test_a_table_that_is_not_whole_begins_an_epoch(server, spoil):
+    store, start = dropping(server, 10, 5)
+    assert store.purges_since(None).mark.epoch == start.epoch
+    server.ask(spoil[0], name(server, b":dropped"), *spoil[1:])
+    assert store.purges_since(None).mark.epoch != start.epoch
+
+
+def test_a_follower_drops_by_itself_what_the_store_drops(server):
+    """So the table is fetched once at most."""
+    store, start = dropping(server, 10, 0)
+    index, reader = follower(), opened(server.url)
+    index.follow(reader.purges_since(None))
+    for number in range(10, 30):
+        store.append([Purge(Kind.URL, f"p/{number}")], 1.0)
+        snapshot = reader.purges_since(index.mark)
+        assert (snapshot.whole, snapshot.table, snapshot.dropped) == (False, None, number - 9)
+        index.follow(snapshot)
+    index.whole()
+    assert len(index) == 10
+    assert set(verdicts(index, start, 30)) == {Verdict.HARD}
+
+
+def test_a_journal_that_remembers_another_number_keeps_its_table(server):
+    _, start = dropping(server, 10, 5)
+    other = opened(server.url, options="&journal=20")
+    other.append([Purge(Kind.URL, f"p/{number}") for number in range(15, 60)], 1.0)
+    index = follower()
+    index.follow(opened(server.url).purges_since(None))
+    assert set(verdicts(index, start, 60)) == {Verdict.HARD}
+    assert server.ask("STRLEN", name(server, b":dropped")) == 8 * 40

@@ -82,7 +82,7 @@ class LmdbStore(Room):
     Args:
         file: the file, in this process.
         options: what the cache says of its store; `max_bytes` is the file's.
-        journal_limit: targets whose last purge is remembered; when there were more, what is older is a miss.
+        journal_limit: targets whose last purge is remembered one by one; for others see `wsgicache.dropped`.
     """
 
     shared: Final = True

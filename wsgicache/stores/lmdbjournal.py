@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..codec import DecodeError, decode_mark, decode_purge, encode_mark, encode_purge
 from ..journal import Mark, Purge, Record, Snapshot, new_id, short
+from .lmdbdropped import PIECE, PIECE_COST, Facts, Table, drop, read_table, to_table
 from .lmdbentries import Work
 from .lmdbhandle import Handle
 from .lmdbrecords import COUNTS, EPOCH_AT, NUMBER, Space, room_name
@@ -71,7 +72,7 @@ class Books:
         counts = self._work.space(self._space)
         most = self._work.handle.map_size // _LARGEST_SHARE
         while counts.records and (counts.records > limit or self._work.totals.journal > most):
-            self._drop_oldest(counts)
+            self._drop_oldest(counts, limit)
         moved = Mark(epoch, seq, nonce)
         self._work.transaction.put(self._space, encode_mark(moved), db=self._work.handle.heads)
         return moved
@@ -97,7 +98,7 @@ class Books:
         stamp = _STAMP.pack(at, nonce.encode("ascii"))
         transaction.put(self._prefix + _RECORD + number, stamp + text, db=db)
 
-    def _drop_oldest(self, counts: Space) -> None:
+    def _drop_oldest(self, counts: Space, limit: int) -> None:
         cursor = self._work.transaction.cursor(self._work.handle.journal)
         prefix = self._prefix + _RECORD
         if not cursor.set_range(prefix) or not cursor.key().startswith(prefix):
@@ -108,8 +109,14 @@ class Books:
         self._work.transaction.delete(self._prefix + _TARGET + _digest(text), db=self._work.handle.journal)
         self._work.transaction.delete(key, db=self._work.handle.journal)
         counts.records -= 1
-        counts.floor = NUMBER.unpack(key[len(prefix) :])[0]
         self._work.totals.journal -= _cost(text)
+        (seq,) = NUMBER.unpack(key[len(prefix) :])
+        try:
+            told = drop(self._work, self._prefix, limit, decode_purge(text), seq)
+        except DecodeError:
+            told = False
+        if not told:
+            counts.floor = seq
 
 
 def clear_other_epochs(work: Work, space: bytes, epoch: str, limit: int) -> bool:
@@ -124,14 +131,24 @@ def clear_other_epochs(work: Work, space: bytes, epoch: str, limit: int) -> bool
         if limit == 0:
             return True
         limit -= 1
-        if cursor.key()[len(current) : len(current) + 1] == _RECORD:
+        sort = cursor.key()[len(current) : len(current) + 1]
+        if sort == _RECORD:
             work.totals.journal -= _cost(cursor.value()[_STAMP.size :])
+        elif sort == PIECE:
+            work.totals.journal -= PIECE_COST
         found = cursor.delete() and bool(cursor.key())
     return False
 
 
-Raw = tuple[bytes, Space, list[tuple[bytes, bytes]], bool]
-"""A mark, the counts, records (number and value), whether they are all that there are."""
+class Raw(NamedTuple):
+    """A mark, the counts, records (number and value), whether they are all that there are; what was dropped,
+    if anything was, the table with all records only."""
+
+    mark: bytes
+    counts: Space
+    records: list[tuple[bytes, bytes]]
+    whole: bool
+    table: Table | None
 
 
 def read_since(handle: Handle, transaction: Any, space: bytes, mark: Mark | None) -> Raw | None:
@@ -145,7 +162,9 @@ def read_since(handle: Handle, transaction: Any, space: bytes, mark: Mark | None
         return None
     counts = Space.read(transaction.get(room_name(COUNTS, space), db=handle.room))
     prefix = space + epoch_of(raw)
-    known = mark is not None and _knows(handle, transaction, prefix, decode_mark(raw), counts.floor, mark)
+    facts = Facts.read(handle, transaction, prefix)
+    dropped = counts.floor if facts is None else facts.dropped
+    known = mark is not None and _knows(handle, transaction, prefix, decode_mark(raw), dropped, mark)
     start = mark.seq + 1 if known and mark is not None else 0
     records: list[tuple[bytes, bytes]] = []
     cursor = transaction.cursor(handle.journal)
@@ -155,13 +174,16 @@ def read_since(handle: Handle, transaction: Any, space: bytes, mark: Mark | None
             if not key.startswith(wanted):
                 break
             records.append((key[len(wanted) :], value))
-    return raw, counts, records, not known
+    table: Table | None = None
+    if facts is not None:
+        table = (facts, []) if known else read_table(handle, transaction, prefix, facts)
+    return Raw(raw, counts, records, not known, table)
 
 
-def _knows(handle: Handle, transaction: Any, prefix: bytes, now: Mark, floor: int, mark: Mark) -> bool:
+def _knows(handle: Handle, transaction: Any, prefix: bytes, now: Mark, dropped: int, mark: Mark) -> bool:
     """Whether a mark is part of this history, and recent enough to be sure of it."""
     behind = now.seq - mark.seq
-    if mark.epoch != now.epoch or mark.seq < floor or not 0 <= behind <= NONCES:
+    if mark.epoch != now.epoch or mark.seq < dropped or not 0 <= behind <= NONCES:
         return False
     if behind == 0:
         return mark.nonce == now.nonce
@@ -175,8 +197,11 @@ def to_snapshot(found: Raw) -> Snapshot:
     Raises:
         DecodeError: the journal is damaged.
     """
-    raw, counts, records, whole = found
-    return Snapshot(decode_mark(raw), counts.floor, [_record(*record) for record in records], whole)
+    mark, records = decode_mark(found.mark), [_record(*record) for record in found.records]
+    if found.table is None:
+        return Snapshot(mark, found.counts.floor, records, found.whole)
+    facts, table = found.table[0], to_table(found.table) if found.whole else None
+    return Snapshot(mark, found.counts.floor, records, found.whole, facts.dropped, facts.slots, table)
 
 
 def _record(number: bytes, value: bytes) -> Record:

@@ -63,7 +63,7 @@ class MemoryStore:
 
     Args:
         max_bytes: what all entries together may take, their overhead included.
-        journal_limit: purges remembered one by one; when there were more, what is older is a miss.
+        journal_limit: targets whose purges are remembered one by one; for others see `wsgicache.dropped`.
         spool_max_bytes: what bodies too large for memory may take in files, beside `max_bytes`; 0: no files.
         spool_dir: where the files are; None: the system's directory for temporary files.
 

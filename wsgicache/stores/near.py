@@ -143,7 +143,8 @@ class NearStore(_Front):
         self.trust: Final = Trust(_NEVER)
         self._clock, self._steady = terms.clock, terms.steady
         self._mark: Mark | None = None
-        self._floor = 0
+        self._stand: Snapshot | None = None
+        """What there is to be told where nothing came since."""
         self._index = PurgeIndex()
         self._steps = Steps()
         self._watchers: tuple[weakref.WeakMethod[Callable[[], None]], ...] = ()
@@ -234,8 +235,8 @@ class NearStore(_Front):
             with self._lock:
                 if mark == self._mark:
                     self._advance(None if told is None else (mark, told))
-                    if mark == self._mark:
-                        return Snapshot(mark, self._floor, (), whole=False)
+                    if mark == self._mark and self._stand is not None:
+                        return self._stand
             known = self._steps.since(mark)
         return known or told or self.remote.purges_since(mark)
 
@@ -291,7 +292,7 @@ class NearStore(_Front):
             self._heartbeat.introduce()
         self._index.follow(snapshot)
         self._steps = self._steps.plus(base, snapshot)
-        self._floor = snapshot.floor
+        self._stand = snapshot._replace(records=(), whole=False, table=None)
         self._mark = snapshot.mark
         self._tell()
 

@@ -2,8 +2,9 @@
 
 What is under `wsgicache:<namespace>:`, where the namespace is a hash:
 
-    mark, order, records, nonces    the journal (see `redisscripts`), and
-    meta                            texts; these five never expire
+    mark, order, records, nonces,
+    dropped                         the journal (see `redisscripts`), and
+    meta                            texts; these six never expire
     counters                        30 days after the last change
     near                            a day after the last change: who holds copies
     tokens                          a day after the last lease
@@ -53,7 +54,7 @@ class RedisStore(RedisJournal):
         link: the connections.
         memo_bytes: what this process may keep decoded.
         signing_keys: see `StoreOptions`.
-        journal_limit: targets whose purges are remembered one by one; what was dropped is a miss.
+        journal_limit: targets whose purges are remembered one by one; for others see `wsgicache.dropped`.
         namespace: whose entries and journal.
         tag: the hash tag that all keys carry, in a Cluster.
         memo: shares another store's memo.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis
 
 from ..codec import FORMAT, DecodeError, decode_mark, decode_purge, encode_purge, wire_name
-from ..journal import Mark, Purge, Record, Snapshot, new_id
+from ..dropped import KINDS, Dropped, hash_of
+from ..journal import Mark, Purge, Record, Snapshot, new_id, short
 from . import StoreError
 from .redislink import Demoted, Line, Link
-from .redisscripts import APPEND, CLEAR, LINE, PAGE, SINCE, STAND, Script
+from .redisscripts import APPEND, CLEAR, HEAD, LINE, PAGE, PIECE, SINCE, STAND, TABLE, Script
 from .redisvalues import packed
 
 AT_ONCE: Final = 500
@@ -36,12 +37,33 @@ def channel(namespace: str, tag: str) -> bytes:
     return _prefix(namespace, tag) + b"events"
 
 
+class Page(NamedTuple):
+    """What comes before the records in an answer to SINCE."""
+
+    mark: bytes
+    floor: bytes
+    known: int
+    dropped: bytes
+    slots: bytes
+    urls: bytes
+    prefixes: bytes
+    groups: bytes
+
+    def snapshot(self, mark: Mark, records: Sequence[Record], *, whole: bool) -> Snapshot:
+        """With these records, and without the table."""
+        return Snapshot(mark, int(self.floor), records, whole, int(self.dropped), int(self.slots))
+
+    def last(self) -> dict[str, int]:
+        """The number of the last purge of each kind that was dropped."""
+        return dict(zip(KINDS, map(int, self[-len(KINDS) :]), strict=True))
+
+
 class RedisJournal:
     """What is under the names of one namespace, and where its journal stands, as this process knows it.
 
     Args:
         link: the connections.
-        limit: targets whose purges are remembered one by one; what was dropped is a miss.
+        limit: targets whose purges are remembered one by one; for others see `wsgicache.dropped`.
         namespace: whose journal.
         tag: the hash tag that all keys carry, in a Cluster.
     """
@@ -56,7 +78,13 @@ class RedisJournal:
     def _name_keys(self, namespace: str, tag: str) -> None:
         prefix = _prefix(namespace, tag)
         self._mark_key = prefix + b"mark"
-        self._journal_keys = (self._mark_key, prefix + b"order", prefix + b"records", prefix + b"nonces")
+        self._journal_keys = (
+            self._mark_key,
+            prefix + b"order",
+            prefix + b"records",
+            prefix + b"nonces",
+            prefix + b"dropped",
+        )
         self._meta_key, self._counters_key = prefix + b"meta", prefix + b"counters"
         self._tokens_key, self._lease_prefix = prefix + b"tokens", prefix + b"lease:"
         self._touched = (*self._journal_keys[1:], self._meta_key, self._counters_key)
@@ -127,7 +155,7 @@ class RedisJournal:
                 return mark
 
     def _appended(self, purges: Sequence[Purge], at: float) -> tuple[bytes | str | int, ...]:
-        lines = [piece for purge in purges for piece in (encode_purge(purge), new_id())]
+        lines = [piece for purge in purges for piece in (encode_purge(purge), new_id(), _hash_of(purge))]
         return self._limit, repr(float(at)), self.news(purges), *lines
 
     def news(self, purges: Sequence[Purge]) -> str:
@@ -167,14 +195,14 @@ class RedisJournal:
         """All pages of one epoch; None where another epoch began meanwhile."""
         follower = mark or Mark("", 0, "")
         after = ""
-        first: tuple[str, bool] | None = None
+        first: Page | None = None
         records: dict[Purge, Record] = {}
         while True:
             answer = self._page(follower, after)
-            (raw, floor, known), rest = answer[:3], answer[3:]
-            now = self._noted(raw)
-            first = first or (now.epoch, bool(known))
-            if now.epoch != first[0]:
+            page, rest = Page(*answer[:HEAD]), answer[HEAD:]
+            now = self._noted(page.mark)
+            first = first or page
+            if now.epoch != decode_mark(first.mark).epoch:
                 return None
             try:
                 for record in _records(rest):
@@ -185,8 +213,32 @@ class RedisJournal:
                 self.clear()
                 return None
             if len(rest) < 3 * PAGE:
-                return Snapshot(now, int(floor), list(records.values()), whole=not first[1])
+                snapshot = page.snapshot(now, list(records.values()), whole=not first.known)
+                told = not snapshot.whole or not snapshot.dropped
+                return snapshot if told else self._with_table(snapshot, page.last())
             after = rest[-2].decode("ascii")
+
+    def _with_table(self, snapshot: Snapshot, last: dict[str, int]) -> Snapshot | None:
+        """With the table of what was dropped; None where another epoch began meanwhile.
+
+        It is read after the records, so that what was dropped while they were read is in there.
+
+        Args:
+            last: what the last page said of the table.
+        """
+        pieces: list[bytes] = []
+        for start in range(0, 8 * snapshot.slots, PIECE):
+            epoch, piece = self._piece(start)
+            if epoch.decode("ascii") != snapshot.mark.epoch:
+                return None
+            pieces.append(piece)
+        table = Dropped(snapshot.slots)
+        table.load(b"".join(pieces))
+        table.last = last
+        return snapshot._replace(table=table)
+
+    def _piece(self, start: int) -> Any:
+        return self.link.ask(lambda line: self._on_journal(line, TABLE, start, PIECE), insist=True)
 
     # --- questions that others send for it, beside those of other journals: see `redisatonce` ---------
 
@@ -214,15 +266,15 @@ class RedisJournal:
 
     def heard_page(self, run: str, answer: Any) -> Snapshot | None:
         """What is in the answer to SINCE; None: not all of it is, or not as it should be."""
-        (raw, floor, known), rest = answer[:3], answer[3:]
-        if len(rest) >= 3 * PAGE:
+        page, rest = Page(*answer[:HEAD]), answer[HEAD:]
+        if len(rest) >= 3 * PAGE or not (page.known or page.dropped == b"0"):
             return None
         try:
             records = list(_records(rest))
         except DecodeError:
             return None
         self._run = run
-        return Snapshot(self._noted(raw), int(floor), records, whole=not known)
+        return page.snapshot(self._noted(page.mark), records, whole=not page.known)
 
     # --- asking ------------------------------------------------------------------------------------
 
@@ -256,6 +308,10 @@ class RedisJournal:
         return self.link.ask(use, writes=writes, insist=insist)
 
 
+def _hash_of(purge: Purge) -> int:
+    return hash_of(purge.kind.value, short(purge.target))
+
+
 def _records(pieces: Sequence[bytes]) -> Iterator[Record]:
     """The records of a page: target, number and the rest of each."""
     for target, seq, fact in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True):
@@ -264,7 +320,7 @@ def _records(pieces: Sequence[bytes]) -> Iterator[Record]:
 
 def _record(target: bytes, seq: bytes, fact: bytes | None) -> Record:
     try:
-        at, nonce = (fact or b"").decode("ascii").split(" ")
+        at, nonce, _ = (fact or b"").decode("ascii").split(" ")
         return Record(int(seq), *decode_purge(target), float(at), nonce)
     except ValueError as error:
         raise DecodeError("not a record") from error

@@ -43,12 +43,15 @@ class Steps:
         steps = self._steps
         if mark is None or mark not in steps:
             return None
+        first = steps[mark]
         records: list[Record] = []
-        whole, at, floor = False, mark, 0
+        whole, table, at, last = False, None, mark, first
         while (step := steps.get(at)) is not None:
             records += step.records
-            whole, at, floor = whole or step.whole, step.mark, step.floor
-        return Snapshot(at, floor, records, whole)
+            if step.whole:
+                whole, table = True, step.table
+            at, last = step.mark, step
+        return last._replace(records=records, whole=whole, table=table)
 
     def __len__(self) -> int:
         return len(self._steps)

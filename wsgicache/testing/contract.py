@@ -530,21 +530,42 @@ class StoreContract:
             expect(index.verdict(marks[-1], keys[0], ()), valid, "the verdict on what is born now")
 
     def test_what_the_journal_forgot_is_a_miss(self) -> None:
-        """A dropped purge raises the floor: what was born before it cannot be judged any more."""
-        born = self.mark
+        """Of what was dropped one by one it is still known that it was purged, for all who follow."""
+        born, groups = self.mark, ["x", "long" * 80]
         count = 10 if self.journal_limit is None else self.journal_limit + 10
-        self.store.append([Purge(Kind.URL, "p/a")], 1.0)
+        purges = [Purge(Kind.URL, target) for target in ("p/a", "q/b\0q=1", "p/" + "long" * 80)]
+        purges += [Purge(Kind.GROUP, f"g{group}") for group in groups]
+        self.store.append([*purges, Purge(Kind.PREFIX, "p/c"), Purge(Kind.META, "rule")], 1.0)
         for number in range(count):
             self.store.append([Purge(Kind.URL, f"p/other/{number}")], 2.0)
         snapshot = self.store.purges_since(None)
         if self.journal_limit is not None:
             expect(len(snapshot.records) <= self.journal_limit, True, "whether the journal is bounded")
-            expect(snapshot.floor > born.seq, True, "whether the floor was raised")
-        key = "/a\0\0example.com\0http"
+            expect(max(snapshot.floor, snapshot.dropped) > born.seq, True, "whether anything was dropped")
+        asked = [("/a", ""), ("/a", "z"), ("/b", "q=1"), ("/" + "long" * 80, ""), ("/c/d", "")]
+        keys = [f"{path}\0{query}\0example.com\0http{more}" for path, query in asked for more in ("", "\1-")]
         for mark in (None, born):
             index = _following(self.store.purges_since(mark), mark)
-            expect(index.verdict(born, key, ()), Verdict.HARD, f"the verdict for a follower from {mark}")
-            expect(index.verdict(self.mark, key, ()), Verdict.VALID, "the verdict on what is born now")
+            for key in keys:
+                expect(index.verdict(born, key, ()), Verdict.HARD, f"{key!r} for a follower from {mark}")
+            for group in groups:
+                verdict = index.verdict(born, "/z\0\0example.com\0http", (group,))
+                expect(verdict, Verdict.HARD, f"group {group} for a follower from {mark}")
+            expect(index.verdict(self.mark, keys[0], ()), Verdict.VALID, "the verdict on what is born now")
+
+    def test_what_was_not_purged_goes_on_where_it_is_known_what_was_dropped(self) -> None:
+        """Only for a store that keeps a table of it."""
+        born = self.mark
+        limit = self.journal_limit or 10
+        for number in range(limit + limit // 4 + 1):
+            self.store.append([Purge(Kind.URL, f"p/other/{number}")], 2.0)
+        snapshot = self.store.purges_since(None)
+        if snapshot.miss_below > born.seq or snapshot.mark.epoch != born.epoch:
+            return
+        index = _following(snapshot, None)
+        paths = [f"/page/{number}" for number in range(200)]
+        found = [index.verdict(born, f"{path}\0\0example.com\0http", ()) for path in paths]
+        expect(found.count(Verdict.VALID) > 40, True, "whether enough of them go on")
 
     # --- leases ------------------------------------------------------------------------------------
 
