@@ -320,7 +320,7 @@ def _records(pieces: Sequence[bytes]) -> Iterator[Record]:
 
 def _record(target: bytes, seq: bytes, fact: bytes | None) -> Record:
     try:
-        at, nonce, _ = (fact or b"").decode("ascii").split(" ")
+        at, nonce = (fact or b"").decode("ascii").split(" ")
         return Record(int(seq), *decode_purge(target), float(at), nonce)
     except ValueError as error:
         raise DecodeError("not a record") from error

@@ -159,7 +159,8 @@ local found = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. after, '+inf', 'WITHSC
 for i = 1, #found, 2 do
   answer[#answer + 1] = found[i]
   answer[#answer + 1] = found[i + 1]
-  answer[#answer + 1] = redis.call('HGET', KEYS[3], found[i])
+  local fact = redis.call('HGET', KEYS[3], found[i])
+  answer[#answer + 1] = fact and string.match(fact, '^(%S+ %S+) %d+$') or fact
 end
 return answer
 """
