@@ -215,13 +215,12 @@ class Purges(ABC):
         if soft:
             return self._purge([Purge(Kind.ALL, "", soft=True)], wait)
         followers = self._followers()
-        counts = [_count(follower) for follower in followers]
+        counted = _count(self.store, followers)
         marks = clear_all(self.store, followers)
         reached = [
             Reach(follower.store, mark, (), ()) for follower, mark in zip(followers, marks, strict=True)
         ]
         self._settle(wait)
-        counted = sum([count or 0 for count in counts]) if None not in counts else None
         return Purged((Purge(Kind.ALL, ""),), reached, counted=counted, forgotten=True)
 
     # --- looking -----------------------------------------------------------------------------------
@@ -290,14 +289,14 @@ class Purges(ABC):
             )
 
 
-def _count(follower: Follower) -> int | None:
+def _count(store: Store, followers: Sequence[Follower]) -> int | None:
     """How many entries a store holds; what others share tells roughly, records of varying fields included.
 
     None where it does not tell.
     """
-    if not follower.shared:
-        return sum(1 for stored in follower.store.scan() if isinstance(stored, Entry))
+    if not followers[0].shared:
+        return sum(1 for stored in store.scan() if isinstance(stored, Entry))
     try:
-        return follower.store.stats().get("entries")
+        return store.stats().get("entries")
     except StoreError:  # what counts is that it is purged
         return None

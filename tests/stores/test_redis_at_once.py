@@ -157,6 +157,20 @@ def test_a_beat_waits_once_and_twice_where_all_parts_moved(cluster, store):
     near.close()
 
 
+def test_numbers_are_asked_of_servers_not_of_buckets(cluster, store):
+    """So `clear`, which tells how many there were, does not take longer the more buckets there are."""
+    cache = WSGICache(ScriptedApp(), opened(cluster.url))
+    for number in range(40):
+        ask(cache, f"/{number}")
+    with turns(cache.store) as counted:
+        assert cache.store.stats()["entries"] == 40
+    assert counted.waits == 1 + 3 * 5, "the marks; keys, names, sizes and two of INFO from each server"
+    with turns(cache.store) as counted:
+        assert cache.clear().matched == 40
+    assert counted.waits == 1 + 3 * 5 + 1
+    cache.close()
+
+
 def test_who_comes_from_outside_opens_a_connection_for_each_server(cluster, store):
     with Client(opened(cluster.url)) as client:
         before = seqs(store)

@@ -320,6 +320,11 @@ class RedisStore(RedisJournal):
 
     # --- for people --------------------------------------------------------------------------------
 
+    @property
+    def beginning(self) -> bytes:
+        """What the names of entries begin with."""
+        return self._prefix
+
     def scan(self, prefix: str = "") -> Iterator[Stored]:
         """Everything stored under keys that start with `prefix`. Walks over all keys of the server."""
         return self._scanned(prefix, self.mark_of("").epoch)
@@ -344,8 +349,8 @@ class RedisStore(RedisJournal):
 
         On a server with more than some ten thousand keys `entries` and `bytes` are estimated from as many.
         """
-        epoch = self.mark_of("").epoch.encode("ascii")
-        numbers = self.link.ask(lambda line: server_numbers(line, self._prefix, epoch))
+        epochs = {self.beginning: self.mark_of("").epoch.encode("ascii")}
+        numbers = self.link.ask(lambda line: server_numbers(line, self.beginning + b"*", epochs))
         return {
             **numbers,
             "purges": (self._seen[1] or Mark("", 0, "")).seq,

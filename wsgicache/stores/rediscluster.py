@@ -9,8 +9,10 @@ bucket, chosen by the path. A purge of a URL is written to that one, any other t
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar, cast
 from zlib import crc32
 
@@ -28,20 +30,12 @@ from .redisjournal import PURGED, channel
 from .redislink import Line, Link
 from .redisnodes import Nodes
 from .redisscripts import Script
+from .redisstats import server_numbers
 from .redisurl import Address, read_url
 
 T = TypeVar("T")
 
 MOST_BUCKETS: Final = 1024
-
-_OF_THE_SERVER: Final = (
-    "max_bytes",
-    "evicted",
-    "server_keys",
-    "server_bytes",
-    "connections_opened",
-    "circuits_opened",
-)
 
 
 class Bucket(RedisStore):
@@ -273,23 +267,32 @@ class ClusterStore:
             yield from part.scan(prefix)
 
     def stats(self) -> Mapping[str, int]:
-        """See `RedisStore.stats`; numbers of a server that owns several buckets count once.
+        """See `RedisStore.stats`. Each server is asked once for all its buckets.
 
         `purges` counts what the journals hold together: a purge that goes to all buckets, once for each.
         """
-        total: dict[str, int] = {}
-        links: set[Link] = set()
-        for part in self.parts:
-            numbers = part.stats()
-            for name, number in numbers.items():
-                if name not in _OF_THE_SERVER or part.link not in links:
-                    total[name] = total.get(name, 0) + number
-            links.add(part.link)
+        marks = _all(self.at_once.marks(range(self._count)))
+        servers: dict[Link, dict[bytes, bytes]] = {}
+        for part, mark in zip(self.parts, marks, strict=True):
+            servers.setdefault(part.link, {})[part.beginning] = mark.epoch.encode("ascii")
+        total: Counter[str] = Counter()
+        for link, epochs in servers.items():
+            total.update(link.ask(partial(server_numbers, pattern=self._pattern, epochs=epochs)))
         return {
             **total,
+            "purges": sum([mark.seq for mark in marks]),
+            "damaged": sum([part.damaged for part in self.parts]),
             "memo_entries": len(self._memo),
             "memo_bytes": self._memo.bytes,
+            "connections_opened": sum([link.opened for link in servers]),
+            "circuits_opened": sum([link.reading.opened + link.writing.opened for link in servers]),
         }
+
+    @property
+    def _pattern(self) -> bytes:
+        """What the names of entries look like, whatever the bucket."""
+        before, _, after = self.parts[0].beginning.partition(b"{")
+        return before + b"{*}" + after.partition(b"}")[2] + b"*"
 
     def advice(self, largest: int) -> Iterator[Advice]:
         """What the settings of each server mean for a cache; see `advice`."""
@@ -307,10 +310,15 @@ class ClusterStore:
 
 def _first(answers: Answers[T]) -> T:
     """The answer of the first of some buckets, where all of them answered."""
+    return _all(answers)[0]
+
+
+def _all(answers: Answers[T]) -> list[T]:
+    """The answers of some buckets, in their order, where all of them answered."""
     errors = [answer for answer in answers.values() if isinstance(answer, Exception)]
     if errors:
         raise StoreError(f"{len(errors)} of {len(answers)} buckets: {errors[0]}") from errors[0]
-    return cast(T, answers[min(answers)])
+    return cast(list[T], [answers[number] for number in sorted(answers)])
 
 
 def bucket_tags(buckets: int) -> list[str]:

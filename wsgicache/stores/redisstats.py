@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from .redislink import Line, read_info
@@ -11,13 +12,14 @@ _SAMPLE: Final = 10_000
 _BATCH: Final = 1000
 
 
-def server_numbers(line: Line, prefix: bytes, epoch: bytes) -> dict[str, int]:
-    """What the server holds under a prefix, and what it says of itself.
+def server_numbers(line: Line, pattern: bytes, epochs: Mapping[bytes, bytes]) -> dict[str, int]:
+    """What the server holds of a store, and what it says of itself.
 
     Args:
         line: an open connection.
-        prefix: what the names of entries begin with.
-        epoch: values of another epoch are not counted: they are never found again.
+        pattern: what the names of entries look like.
+        epochs: what their names begin with, and the epoch there: values of another one are not counted, for
+            they are never found again.
 
     Walks over some ten thousand keys at most; where there are more, the rest is taken to be like them.
     """
@@ -25,9 +27,9 @@ def server_numbers(line: Line, prefix: bytes, epoch: bytes) -> dict[str, int]:
     seen: dict[bytes, int] = {}
     cursor, walked = b"0", 0
     while walked < _SAMPLE:
-        cursor, names = line.ask("SCAN", cursor, "MATCH", prefix + b"*", "COUNT", _BATCH)
+        cursor, names = line.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _BATCH)
         walked += _BATCH
-        seen.update(_sizes(line, names, epoch))
+        seen.update(_sizes(line, names, epochs))
         if cursor == b"0":
             break
     share = 1.0 if cursor == b"0" or walked >= keys else keys / walked
@@ -43,11 +45,16 @@ def server_numbers(line: Line, prefix: bytes, epoch: bytes) -> dict[str, int]:
     }
 
 
-def _sizes(line: Line, names: list[bytes], epoch: bytes) -> dict[bytes, int]:
-    """Bytes of the values of this epoch, by name."""
-    if not names:
+def _sizes(line: Line, names: list[bytes], epochs: Mapping[bytes, bytes]) -> dict[bytes, int]:
+    """Bytes of the values of the present epochs, by name."""
+    known = [(name, epoch) for name in names if (epoch := epochs.get(_beginning(name))) is not None]
+    if not known:
         return {}
-    asked = [command for name in names for command in (("GETRANGE", name, 0, LINE - 1), ("STRLEN", name))]
+    asked = [command for name, _ in known for command in (("GETRANGE", name, 0, LINE - 1), ("STRLEN", name))]
     told = line.ask_all(asked)
-    values = zip(names, told[::2], told[1::2], strict=True)
-    return {name: size for name, start, size in values if start.startswith(epoch + b" ")}
+    values = zip(known, told[::2], told[1::2], strict=True)
+    return {name: size for (name, epoch), start, size in values if start.startswith(epoch + b" ")}
+
+
+def _beginning(name: bytes) -> bytes:
+    return name[: name.rfind(b":") + 1]
