@@ -11,7 +11,7 @@ from near_helpers import Parted, PartedAtOnce, Pushing, Remote, Worker, body, pu
 from test_memory_fork import HeldElsewhere, in_child
 
 from wsgicache.entry import Entry, Terms
-from wsgicache.stores import StoreError
+from wsgicache.stores import StoreError, heartbeat, rollcall
 from wsgicache.stores.near import near_store
 from wsgicache.stores.rollcall import ANNOUNCED, Post, announce, announced, settle
 
@@ -294,6 +294,68 @@ def test_a_call_that_could_not_be_answered_is_answered_later(remote, tiers):
     remote.publish = publish
     assert near.settle()
     assert len(failed) == 2
+
+
+def test_a_call_that_was_not_heard_is_made_again(remote, tiers, monkeypatch):
+    """The connection for messages of one process is a new one just then."""
+    monkeypatch.setattr(rollcall, "REPEAT", 0.02)
+    near, other = tiers(2)
+    real, lost = remote.publish, []
+
+    def publish(payload):
+        if payload.startswith("call") and len(lost) < 2:
+            lost.append(payload)
+            return 0
+        return real(payload)
+
+    remote.publish = publish
+    assert near.settle()
+    assert lost == lost[:1] * 2
+    assert other.get([A])[1] == near.get([A])[1]
+
+
+def test_an_answer_that_failed_is_given_again_soon(remote, tiers, monkeypatch):
+    """Whether or not the call is heard again."""
+    monkeypatch.setattr(heartbeat, "RETRY", 0.02)
+    monkeypatch.setattr(rollcall, "REPEAT", LONG)
+    near, _ = tiers(2)
+    real, failed = remote.publish, []
+
+    def publish(payload):
+        if payload.startswith("here") and len(failed) < 2:
+            failed.append(payload)
+            raise StoreError("cut")
+        return real(payload)
+
+    remote.publish = publish
+    start = time.monotonic()
+    assert near.settle()
+    assert len(failed) == 2
+    assert time.monotonic() - start < LONG / 2
+
+
+def test_a_heart_goes_on_beating_whatever_it_meets(caplog, monkeypatch):
+    monkeypatch.setattr(heartbeat, "RETRY", 0.01)
+    remote = PartedAtOnce()
+    near = near_store(remote, 1 << 20, bound=LONG)
+    body(near)
+    until(lambda: all([is_trusted(part) for part in near.parts]))
+    heart = near.parts[0]._heartbeat
+    real, failed, done = heart._at_once.marks, [], []
+
+    def marks(parts):
+        if len(failed) < 2:
+            failed.append(parts)
+            raise KeyError("a fault of ours")
+        done.append(parts)
+        return real(parts)
+
+    monkeypatch.setattr(heart._at_once, "marks", marks)
+    heart.post.poke("")
+    until(lambda: done)
+    assert heart.failures == len(failed) == 2
+    assert "could not follow its store" in caplog.text
+    near.close()
 
 
 def test_a_call_is_answered_after_the_journal_was_followed(remote, tiers):

@@ -26,6 +26,10 @@ log: Final = logging.getLogger("wsgicache")
 BEATS: Final = 3
 """Marks are read so many times within the bound."""
 
+RETRY: Final = 1.0
+"""Seconds after which a beat is tried again that failed, if the next one is not due before: somebody may be
+waiting for the answer to a call."""
+
 STANDING: Final = 3
 """An entry in the register stands for so many times the bound, and is renewed after one."""
 
@@ -143,8 +147,8 @@ class Heartbeat:
     def _run(self) -> None:
         while self._goes_on():
             self._read_post()  # before the marks are read: what comes later is followed once more
-            self.beat()
-            self._heed(self._steady() + self.bound / BEATS)
+            pause = self.bound / BEATS
+            self._heed(self._steady() + (pause if self.beat() else min(pause, RETRY)))
         self._stopped.set()  # the other thread too
 
     def _goes_on(self) -> bool:
@@ -192,7 +196,11 @@ class Heartbeat:
         if self._at_once is None or len(parts) < 2:
             return all([self._tried(part.follow) for part in parts.values()])
         now = self._steady()
-        failures = follow(self._at_once, parts, self._at_once.marks(parts), now)
+        try:
+            failures = follow(self._at_once, parts, self._at_once.marks(parts), now)
+        except Exception as error:
+            self._failed(error)
+            return False
         for failure in failures.values():
             self._failed(failure)
         return not failures

@@ -27,6 +27,9 @@ ANNOUNCED: Final = "near"
 _PURGE: Final = "purge"
 _CALL: Final = "call"
 _HERE: Final = "here"
+REPEAT: Final = 1.0
+"""Seconds after which a call is made again: a connection that should have heard it may be a new one."""
+
 _UNANSWERED: Final = 64
 """Calls that are remembered until they can be answered; who made an older one waits no longer."""
 
@@ -73,7 +76,7 @@ class Post:
             if roll is not None:
                 roll.answer(who)
             return
-        if word == _CALL:
+        if word == _CALL and rest not in self._calls:
             self._calls.append(rest)
         if word == _PURGE and rest.isdecimal():
             self._moved.add(int(rest))
@@ -215,6 +218,13 @@ def _call(remote: Any, left: Callable[[], float], post: Post, who: str) -> bool:
         # A register that is empty, or does not name us, may have been lost: who was in it is not known.
         if not members or (who and who not in members):
             return False
-        return roll.wait(members - {who}, left())
+        while not roll.wait(members - {who}, min(REPEAT, left())):
+            if left() <= 0:
+                return False
+            try:
+                remote.publish(f"{_CALL} {call}")
+            except StoreError:
+                pass  # who has heard it may still answer
+        return True
     finally:
         post.close_roll(call)
