@@ -8,7 +8,9 @@
  *   (`_special`, `_agrees`, `_renew`, `_serve`), which are Python; so does a page that may hold a token.
  * - Whatever is not as expected (a value that is no string, a missing key, an error of ours) is the long
  *   way, `_serve`, never an error of the response: as the `except Exception` there.
- * - What is borrowed from the environ is held before anything is called that may run Python.
+ * - What is borrowed, from the environ or from the object itself, is held before anything is called that may
+ *   run Python: there another thread has its turn, and what is called may change both. To look a key up in the
+ *   environ may run Python, too, where one of its keys is no plain string.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -37,13 +39,14 @@
     X(proto, "HTTP_X_FORWARDED_PROTO")                                                                       \
     X(length, "CONTENT_LENGTH")                                                                              \
     X(cookie, "HTTP_COOKIE")                                                                                 \
-    X(get, "GET")                                                                                            \
+    X(GET, "GET")                                                                                            \
     X(empty, "")                                                                                             \
     X(agrees, "_agrees")                                                                                     \
     X(chunks, "chunks")                                                                                      \
     X(cookies, "cookies")                                                                                    \
     X(count, "count")                                                                                        \
     X(field, "field")                                                                                        \
+    X(get, "get")                                                                                            \
     X(headers, "headers")                                                                                    \
     X(hot, "hot")                                                                                            \
     X(keys, "keys")                                                                                          \
@@ -178,17 +181,20 @@ joined(PyObject *raw, PyObject *path, PyObject *query)
            memcmp(text + head + 1, PyUnicode_1BYTE_DATA(query), (size_t)tail) == 0;
 }
 
-/* The unchecked key: four strings of one byte a character, a NUL between two. NULL without an error where
- * one is something else, which PEP 3333 forbids. */
+/* The parts of an unchecked key, in its order. */
+enum { PATH, QUERY, HOST, SCHEME, PARTS };
+
+/* The unchecked key: strings of one byte a character, a NUL between two. NULL without an error where one is
+ * something else, which PEP 3333 forbids. */
 static inline PyObject *
-joined_key(PyObject *const parts[4])
+joined_key(PyObject *const parts[PARTS])
 {
-    Py_ssize_t length = 3;
+    Py_ssize_t length = PARTS - 1;
     Py_UCS4 widest = 127;
     PyObject *key;
     Py_UCS1 *at;
 
-    for (int n = 0; n < 4; n++) {
+    for (int n = 0; n < PARTS; n++) {
         if (!PyUnicode_CheckExact(parts[n]) || PyUnicode_KIND(parts[n]) != PyUnicode_1BYTE_KIND)
             return NULL;
         length += PyUnicode_GET_LENGTH(parts[n]);
@@ -199,11 +205,11 @@ joined_key(PyObject *const parts[4])
     if (key == NULL)
         return NULL;
     at = PyUnicode_1BYTE_DATA(key);
-    for (int n = 0; n < 4; n++) {
+    for (int n = 0; n < PARTS; n++) {
         Py_ssize_t size = PyUnicode_GET_LENGTH(parts[n]);
         memcpy(at, PyUnicode_1BYTE_DATA(parts[n]), (size_t)size);
         at += size;
-        if (n < 3)
+        if (n < PARTS - 1)
             *at++ = '\0';
     }
     return key;
@@ -237,6 +243,35 @@ value_of(PyObject *environ, PyObject *name)
     return PyDict_GetItemWithError(environ, name);
 }
 
+/* What the key is made of, each held: 1. 0 where one is missing, or -1 with an error; some may be held then. */
+static int
+read_parts(PyObject *environ, PyObject *parts[PARTS])
+{
+    PyObject *script, *whole;
+
+    parts[SCHEME] = Py_XNewRef(value_of(environ, str_scheme));
+    parts[PATH] = parts[SCHEME] == NULL ? NULL : Py_XNewRef(value_of(environ, str_path));
+    parts[HOST] = parts[PATH] == NULL ? NULL : Py_XNewRef(value_of(environ, str_host));
+    if (parts[HOST] == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    parts[QUERY] = Py_XNewRef(value_of(environ, str_query));
+    if (parts[QUERY] == NULL) {
+        if (PyErr_Occurred())
+            return -1;
+        parts[QUERY] = Py_NewRef(str_empty);
+    }
+    script = value_of(environ, str_script);
+    if (script == NULL)
+        return PyErr_Occurred() ? -1 : 1;
+    if (same(script, str_empty))
+        return 1;
+    if (!PyUnicode_CheckExact(script) || !PyUnicode_CheckExact(parts[PATH]))
+        return 0;
+    whole = PyUnicode_Concat(script, parts[PATH]);
+    Py_SETREF(parts[PATH], whole);
+    return whole == NULL ? -1 : 1;
+}
+
 /* The raw target as the server tells it, or the path where it tells none; borrowed. NULL: an error. */
 static inline PyObject *
 raw_target(PyObject *environ, PyObject *path)
@@ -255,13 +290,13 @@ raw_target(PyObject *environ, PyObject *path)
 
 /* Whether a request for an armed slot is of the plainest kind: 1, 0, or -1 with an error. */
 static int
-is_plain(HitPath *self, PyObject *environ, PyObject *ready, PyObject *path, PyObject *query, PyObject *scheme)
+is_plain(HitPath *self, PyObject *environ, PyObject *ready, PyObject *const parts[PARTS])
 {
-    PyObject *value, *cookies, *passes;
+    PyObject *path = parts[PATH], *query = parts[QUERY], *value, *cookies, *passes;
     int answer;
 
     value = value_of(environ, str_method);
-    if (value == NULL || !same(value, str_get))
+    if (value == NULL || !same(value, str_GET))
         return PyErr_Occurred() ? -1 : 0;
     value = raw_target(environ, path);
     if (value == NULL)
@@ -269,7 +304,7 @@ is_plain(HitPath *self, PyObject *environ, PyObject *ready, PyObject *path, PyOb
     if (!same(value, path) && !(PyUnicode_GET_LENGTH(query) && joined(value, path, query)))
         return 0;
     value = value_of(environ, str_proto);
-    if (value == NULL ? PyErr_Occurred() != NULL : !same(value, scheme))
+    if (value == NULL ? PyErr_Occurred() != NULL : !same(value, parts[SCHEME]))
         return value == NULL ? -1 : 0;
     value = value_of(environ, str_length);
     if (value == NULL ? PyErr_Occurred() != NULL : !same(value, str_empty))
@@ -299,6 +334,23 @@ is_plain(HitPath *self, PyObject *environ, PyObject *ready, PyObject *path, PyOb
 
 /* --- slots ------------------------------------------------------------------------------------------ */
 
+/* What one of the object's functions says, of an argument or of none. Both are held until it returns, for by
+ * then the object may have another one. */
+static inline PyObject *
+ask(PyObject *function, PyObject *argument)
+{
+    PyObject *answer;
+
+    if (function == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "the middleware has lost what it calls");
+        return NULL;
+    }
+    Py_INCREF(function);
+    answer = argument == NULL ? PyObject_CallNoArgs(function) : PyObject_CallOneArg(function, argument);
+    Py_DECREF(function);
+    return answer;
+}
+
 /* The slot of a key where it is armed under the stamp in force: 1, 0, or -1 with an error. */
 static int
 armed_slot(HitPath *self, PyObject *key, PyObject *stamp, PyObject **found)
@@ -307,7 +359,7 @@ armed_slot(HitPath *self, PyObject *key, PyObject *stamp, PyObject **found)
     int armed;
 
     *found = NULL;
-    slot = PyObject_CallOneArg(self->peek, key);
+    slot = ask(self->peek, key);
     if (slot == NULL)
         return -1;
     if (slot == Py_None) {
@@ -318,7 +370,9 @@ armed_slot(HitPath *self, PyObject *key, PyObject *stamp, PyObject **found)
     armed = answer == NULL ? -1 : answer == stamp;
     Py_XDECREF(answer);
     if (armed == 0) {
-        answer = PyObject_CallMethodObjArgs(self->engine, str_rearm, slot, stamp, NULL);
+        PyObject *engine = Py_XNewRef(self->engine);
+        answer = PyObject_CallMethodObjArgs(engine, str_rearm, slot, stamp, NULL);
+        Py_XDECREF(engine);
         armed = answer == NULL ? -1 : PyObject_IsTrue(answer);
         Py_XDECREF(answer);
     }
@@ -349,7 +403,7 @@ second_key(PyObject *environ, PyObject *ready, PyObject *keys, PyObject *key)
         Py_DECREF(value);
     }
     else {
-        get = PyObject_GetAttrString(environ, "get");
+        get = PyObject_GetAttr(environ, str_get);
         if (get != NULL) {
             chosen = PyObject_CallMethodObjArgs(ready, str_select, key, get, NULL);
             Py_DECREF(get);
@@ -406,15 +460,17 @@ hot_now(HitPath *self, PyObject *slot, PyObject *ready, PyObject *stamp)
     PyObject *now, *hot, *renewed;
     double instant, until;
 
-    now = PyObject_CallNoArgs(self->steady); /* before `hot` is read: another thread may replace it */
+    now = ask(self->steady, NULL); /* before `hot` is read: another thread may replace it */
     if (now == NULL)
         return NULL;
     hot = PyObject_GetAttr(slot, str_hot);
     if (hot == NULL || !PyTuple_CheckExact(hot) || PyTuple_GET_SIZE(hot) != 3)
         goto wrong;
     instant = PyFloat_AsDouble(now);
+    if (instant == -1.0 && PyErr_Occurred())
+        goto wrong;
     until = PyFloat_AsDouble(PyTuple_GET_ITEM(hot, 0));
-    if ((instant == -1.0 || until == -1.0) && PyErr_Occurred())
+    if (until == -1.0 && PyErr_Occurred())
         goto wrong;
     if (instant >= until) {
         PyObject *asked[] = {(PyObject *)self, slot, ready, now, stamp};
@@ -444,36 +500,17 @@ typedef struct {
 static int
 find(HitPath *self, PyObject *environ, Found *found)
 {
-    PyObject *stamp, *scheme, *path, *query, *script, *host, *key, *slot = NULL, *ready = NULL;
+    PyObject *parts[PARTS] = {NULL}, *stamp, *key = NULL, *slot = NULL, *ready = NULL;
     PyObject *hot, *answer;
-    int known = -1;
+    int known;
 
     stamp = PyObject_GetAttr(self->engine, str_stamp); /* before anything is looked up */
     if (stamp == NULL)
         return -1;
-    scheme = value_of(environ, str_scheme);
-    path = scheme == NULL ? NULL : value_of(environ, str_path);
-    host = path == NULL ? NULL : value_of(environ, str_host);
-    if (host == NULL || !PyUnicode_CheckExact(path)) {
-        Py_DECREF(stamp);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    script = value_of(environ, str_script);
-    query = value_of(environ, str_query);
-    if (query == NULL)
-        query = str_empty;
-    if (script == NULL || same(script, str_empty))
-        Py_INCREF(path);
-    else if (!PyUnicode_CheckExact(script) || (path = PyUnicode_Concat(script, path)) == NULL) {
-        Py_DECREF(stamp);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    Py_INCREF(query);
-    Py_INCREF(scheme);
-    {
-        PyObject *parts[4] = {path, query, host, scheme};
-        key = PyErr_Occurred() ? NULL : joined_key(parts);
-    }
+    known = read_parts(environ, parts);
+    if (known != 1)
+        goto done;
+    key = joined_key(parts);
     if (key == NULL) {
         known = PyErr_Occurred() ? -1 : 0;
         goto done;
@@ -481,7 +518,7 @@ find(HitPath *self, PyObject *environ, Found *found)
     known = look(self, environ, key, stamp, &slot, &ready);
     if (known != 1)
         goto done;
-    known = is_plain(self, environ, ready, path, query, scheme);
+    known = is_plain(self, environ, ready, parts);
     if (known == 0) {
         answer = PyObject_CallMethodObjArgs((PyObject *)self, str_special, environ, slot, ready, NULL);
         known = answer == NULL ? -1 : answer != Py_None;
@@ -506,15 +543,14 @@ find(HitPath *self, PyObject *environ, Found *found)
         Py_DECREF(hot);
         known = found->sent != Py_None;
         if (known == 1 && self->confirm != Py_None) {
-            answer = PyObject_CallOneArg(self->confirm, slot);
+            answer = ask(self->confirm, slot);
             known = answer == NULL ? -1 : PyObject_IsTrue(answer);
             Py_XDECREF(answer);
         }
     }
 done:
-    Py_DECREF(path);
-    Py_DECREF(query);
-    Py_DECREF(scheme);
+    for (int n = 0; n < PARTS; n++)
+        Py_XDECREF(parts[n]);
     Py_DECREF(stamp);
     Py_XDECREF(key);
     Py_XDECREF(slot);

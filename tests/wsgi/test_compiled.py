@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 import weakref
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -134,6 +135,73 @@ def test_a_slot_that_holds_nonsense_breaks_nothing(cache, hot):
         assert call(cache, make_environ("/")) is TypeError
     else:
         assert call(cache, make_environ("/"))[2] == BODY
+
+
+@pytest.mark.parametrize("name", ["_peek", "_steady", "_confirm"])
+def test_what_is_called_stays_until_it_returns(cache, name):
+    """Another thread may replace it meanwhile, as tests and instrumentation do."""
+    known = getattr(cache, name)
+    stays = []
+
+    def replace(*given):
+        setattr(cache, name, known)
+        stays.append(called() is not None)
+        return True if known is None else known(*given)
+
+    setattr(cache, name, partial(replace))
+    called = weakref.ref(getattr(cache, name))
+    assert ask(cache).is_hit
+    assert stays == [True]
+
+
+@pytest.mark.parametrize("name", ["_peek", "_steady", "_confirm", "engine"])
+def test_what_another_thread_takes_away_is_missed_and_no_more(cache, name):
+    """The page is answered, or an error names what is missing."""
+    when = "_peek" if name == "_steady" else "_steady"
+    known, then = getattr(cache, name), getattr(cache, when)
+
+    def take(*given):
+        if hasattr(cache, name):
+            delattr(cache, name)
+        return then(*given)
+
+    setattr(cache, when, take)
+    answer = call(cache, make_environ("/"))
+    assert answer is AttributeError or answer[2] == BODY
+    assert not hasattr(cache, name)
+    setattr(cache, name, known)
+
+
+class Impostor(str):
+    """A key that is found at another's place, so that it is asked whether it is that one."""
+
+    def __hash__(self):
+        return hash(self.place)
+
+    def __eq__(self, other):
+        if other == self.place:
+            self.asked()
+        return False
+
+
+@pytest.mark.parametrize("place", ["PATH_INFO", "HTTP_HOST", "SCRIPT_NAME", "QUERY_STRING"])
+def test_what_was_read_of_an_environ_stays_although_it_changes(cache, place):
+    """A key may run code of its own, and with it whatever there is."""
+    scheme = Text("http")
+    gone = weakref.ref(scheme)
+    held = []
+
+    def asked():
+        environ.pop("wsgi.url_scheme", None)
+        held.append(gone() is not None)
+
+    impostor = Impostor(place)
+    impostor.place, impostor.asked = place, lambda: None
+    environ = {impostor: "", **make_environ("/"), "wsgi.url_scheme": scheme}
+    del scheme
+    impostor.asked = asked
+    call(cache, environ)
+    assert held[0]
 
 
 REQUESTS = {
