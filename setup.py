@@ -5,9 +5,15 @@ the first alone, for a checkout: there compiled modules would hide what is chang
 """
 
 import os
+import shutil
+import zlib
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
 
+WANTED = os.environ.get("WSGICACHE_COMPILED", "")
 TWIN = "wsgicache/_compiled.c"
 MODULES = (
     "answer",
@@ -54,12 +60,38 @@ MODULES = (
 )
 
 
-def extensions(wanted: str) -> list[Extension]:
+class Build(build):
+    """Builds from nothing: what an earlier build left here, of modules that are gone, changed or not asked
+    for now, would go into the wheel as well."""
+
+    def run(self) -> None:
+        """Build."""
+        shutil.rmtree(Path(self.build_lib, "wsgicache"), ignore_errors=True)
+        super().run()
+
+
+class BuildExt(build_ext):
+    """Compiles, but no modules into a checkout."""
+
+    def run(self) -> None:
+        """Compile."""
+        if WANTED == "1" and (self.inplace or self.editable_mode):
+            raise SystemExit(
+                "WSGICACHE_COMPILED=1 would put compiled modules beside their sources, and hide what is "
+                "changed in these: say WSGICACHE_COMPILED=twin in a checkout"
+            )
+        super().run()
+
+
+def extensions() -> list[Extension]:
     """What is compiled."""
-    if wanted not in ("1", "twin"):
+    if WANTED in ("", "0"):
         return []
-    twin = Extension("wsgicache._compiled", [TWIN])
-    if wanted == "twin":
+    if WANTED not in ("1", "twin"):
+        raise SystemExit(f"WSGICACHE_COMPILED is 1, twin or 0, not {WANTED!r}")
+    source = zlib.crc32(Path(__file__).with_name("wsgicache").joinpath("_compiled.c").read_bytes())
+    twin = Extension("wsgicache._compiled", [TWIN], define_macros=[("SOURCE", f"{source}u")])
+    if WANTED == "twin":
         return [twin]
     from Cython.Build import cythonize
 
@@ -70,10 +102,18 @@ def extensions(wanted: str) -> list[Extension]:
     ]
     # As Python would run them: an annotation is no promise that a value has exactly that type.
     same = {"language_level": 3, "annotation_typing": False}
-    return [twin, *cythonize(modules, build_dir="build/cython", compiler_directives=same, quiet=True)]
+    made = cythonize(
+        modules,
+        build_dir="build/cython",
+        force=True,  # it would tell by their times alone which are changed
+        compiler_directives=same,
+        quiet=True,
+    )
+    return [twin, *made]
 
 
 setup(
-    ext_modules=extensions(os.environ.get("WSGICACHE_COMPILED", "")),
+    ext_modules=extensions(),
+    cmdclass={"build": Build, "build_ext": BuildExt},
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

@@ -24,6 +24,9 @@
 #ifdef PYPY_VERSION
 #error "not for PyPy, which compiles hitpath.py itself"
 #endif
+#ifndef SOURCE
+#error "setup.py says by SOURCE of which text this is made: see compiled.py"
+#endif
 
 /* --- names ----------------------------------------------------------------------------------------- */
 
@@ -788,7 +791,7 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC
 PyInit__compiled(void)
 {
-    PyObject *module;
+    PyObject *module, *source;
 
 #define INTERN(name, text)                                                                                   \
     if (str_##name == NULL && (str_##name = PyUnicode_InternFromString(text)) == NULL)                       \
@@ -797,7 +800,12 @@ PyInit__compiled(void)
     if (PyType_Ready(&HitPathType) < 0)
         return NULL;
     module = PyModule_Create(&definition);
-    if (module != NULL && PyModule_AddObjectRef(module, "HitPath", (PyObject *)&HitPathType) < 0)
+    if (module == NULL)
+        return NULL;
+    source = PyLong_FromUnsignedLong(SOURCE);
+    if (PyModule_AddObjectRef(module, "HitPath", (PyObject *)&HitPathType) < 0 ||
+        PyModule_AddObjectRef(module, "SOURCE", source) < 0)
         Py_CLEAR(module);
+    Py_XDECREF(source);
     return module;
 }

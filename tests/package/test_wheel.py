@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -21,8 +22,13 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
 def build(folder, **environ):
-    """A wheel, built from a copy, so that nothing is left behind in the repository."""
+    """A wheel, built from a copy, so that nothing is left behind in the repository. Earlier builds have left
+    a module in the copy."""
     shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
+    for platform in ("", f".{sysconfig.get_platform()}-{sys.implementation.cache_tag}"):
+        left = folder / "source" / "build" / f"lib{platform}" / "wsgicache"
+        left.mkdir(parents=True)
+        (left / "left_over.py").touch()
     done = subprocess.run(
         [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, "./source"],
         cwd=folder,
@@ -136,11 +142,35 @@ for point in installed.entry_points:
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ("yes", "WSGICACHE_COMPILED is 1, twin or 0, not 'yes'"),
+        ("1", "say WSGICACHE_COMPILED=twin in a checkout"),
+    ],
+)
+def test_what_may_not_be_compiled_here_is_refused(tmp_path, wanted, told):
+    shutil.copytree(ROOT, tmp_path / "source", ignore=LEFT_OUT)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=tmp_path / "source",
+        env={**os.environ, "WSGICACHE_COMPILED": wanted},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert not [*(tmp_path / "source").rglob("*.so")]
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_the_compiled_build_is_made_where_it_is_asked_for(tmp_path):
     wheel = build(tmp_path, WSGICACHE_COMPILED="1")
     assert not wheel.name.endswith("-any.whl")
     install(wheel, tmp_path / "site")
+    package = tmp_path / "site" / "wsgicache"
+    assert (package / "_compiled.c").exists()
+    assert not (package / "left_over.py").exists()
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path / "site")!r})

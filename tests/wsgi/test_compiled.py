@@ -3,19 +3,23 @@ Python is shown in test_wsgi_fast_path.py."""
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
 import weakref
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from wsgi_helpers import HIT_PATHS, TEXT, new_cache, text
 
-from wsgicache import WSGICache
+import wsgicache
+from wsgicache import WSGICache, compiled
 from wsgicache.compiled import SWITCH, twin
 from wsgicache.hitpath import HitPath, PureHitPath
 from wsgicache.testing import Response, ScriptedApp, ask, make_environ
@@ -316,7 +320,9 @@ def test_pages_without_tokens_are_known_as_such():
 
 @pytest.mark.parametrize("value", ["0", "1", None])
 def test_it_can_be_left_unused(value):
-    used = value != "0" and find_spec("wsgicache._compiled") is not None
+    found = find_spec("wsgicache._compiled")
+    is_here = found is not None and Path(found.origin).parent == Path(wsgicache.__file__).parent
+    used = is_here and value != "0"
     environ = {name: text for name, text in os.environ.items() if name != SWITCH}
     code = "from wsgicache import hitpath; print(hitpath.COMPILED, hitpath.HitPath is hitpath.PureHitPath)"
     done = subprocess.run(
@@ -327,6 +333,41 @@ def test_it_can_be_left_unused(value):
         check=True,
     )
     assert done.stdout.split() == [str(used), str(not used)]
+
+
+@built
+def test_it_is_left_unused_where_it_was_built_from_another_source(tmp_path):
+    """As after a checkout was updated: what was mended in the source would be broken still."""
+    package = tmp_path / "wsgicache"
+    shutil.copytree(Path(wsgicache.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from wsgicache import hitpath; print(hitpath.COMPILED)"
+    environ = {name: text for name, text in os.environ.items() if name != SWITCH}
+
+    def imported():
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environ, "PYTHONPATH": str(tmp_path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip(), done.stderr
+
+    assert imported() == ("True", "")
+    with (package / "_compiled.c").open("a") as source:
+        source.write("\n")
+    used, told = imported()
+    assert used == "False"
+    assert "was built from another _compiled.c than the one beside it: build it again, or delete it" in told
+
+
+def test_the_one_of_another_installation_is_left_unused(monkeypatch):
+    """An editable installation answers for every module that a package of the same name has not."""
+    elsewhere = SimpleNamespace(__file__="/elsewhere/wsgicache/_compiled.so", SOURCE=1)
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.setattr(compiled, "import_module", lambda *asked: elsewhere)
+    assert compiled._load() is None
 
 
 def test_the_switch_is_no_option():
