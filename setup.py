@@ -6,6 +6,7 @@ the first alone, for a checkout: there compiled modules would hide what is chang
 
 import os
 import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -80,7 +81,15 @@ class BuildExt(build_ext):
                 "WSGICACHE_COMPILED=1 would put compiled modules beside their sources, and hide what is "
                 "changed in these: say WSGICACHE_COMPILED=twin in a checkout"
             )
-        super().run()
+        try:
+            super().run()
+        except Exception:
+            print(
+                "To compile takes a C compiler and Python's headers (apt-get install gcc python3-dev). "
+                "Without WSGICACHE_COMPILED nothing is compiled.",
+                file=sys.stderr,
+            )
+            raise
 
 
 def extensions() -> list[Extension]:
