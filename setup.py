@@ -7,6 +7,7 @@ the first alone, for a checkout: there compiled modules would hide what is chang
 import os
 import shutil
 import sys
+import sysconfig
 import zlib
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def extensions() -> list[Extension]:
         return []
     if WANTED not in ("1", "twin"):
         raise SystemExit(f"WSGICACHE_COMPILED is 1, twin or 0, not {WANTED!r}")
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise SystemExit("The compiled build is for CPython with its lock: leave WSGICACHE_COMPILED out here")
     source = zlib.crc32(Path(__file__).with_name("wsgicache").joinpath("_compiled.c").read_bytes())
     twin = Extension("wsgicache._compiled", [TWIN], define_macros=[("SOURCE", f"{source}u")])
     if WANTED == "twin":

@@ -165,6 +165,21 @@ def test_what_cannot_be_compiled_or_should_not_says_so(tmp_path, wanted, told):
     assert not [*(tmp_path / "source").rglob("*.so")]
 
 
+@pytest.mark.parametrize(
+    "other", ["sys.implementation.name = 'pypy'", "sysconfig.get_config_var = {'Py_GIL_DISABLED': 1}.get"]
+)
+def test_pythons_that_it_is_not_for_are_told_at_once(other):
+    code = f"import runpy, sys, sysconfig; {other}; runpy.run_path('setup.py')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "WSGICACHE_COMPILED": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "for CPython with its lock: leave WSGICACHE_COMPILED out" in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_the_compiled_twin_is_made_where_it_is_asked_for(tmp_path):
     """The whole compiled build takes minutes: scripts/test-compiled makes it, in the same way."""

@@ -264,6 +264,38 @@ def test_nothing_leaks(kind):
     assert taken < 8000, "bytes"
 
 
+@built
+@pytest.mark.parametrize("kind", ["a hit", "a variant", "a variant of two fields", "a cookie", "a mount"])
+def test_where_there_is_no_memory_the_page_or_a_memory_error_is_the_answer(kind):
+    """Whichever allocation of a request fails."""
+    api = pytest.importorskip("_testcapi", reason="CPython without its own tests")
+
+    def app(environ, start_response):
+        fields = {"/vary": HEAD, "/vary2": [*TEXT, ("Vary", "Accept-Language, X-Theme")]}
+        start_response("200 OK", list(fields.get(environ["PATH_INFO"], TEXT)))
+        return [BODY]
+
+    cache = new_cache(app)
+    answers = set()
+    for fails in (None, None, None, *range(40)):
+        environ = make_environ(**{"url": "/", **REQUESTS[kind]})
+        if fails is not None:
+            api.set_nomemory(fails, fails + 1)
+        try:
+            answer = cache(environ, _ignore)
+        except MemoryError:
+            answer = "no memory"
+        finally:
+            api.remove_mem_hooks()
+        answers.add(answer if answer == "no memory" else b"".join(answer))
+        del answer
+    assert answers == {BODY, "no memory"}
+
+
+def _ignore(*head):
+    pass
+
+
 def test_a_cache_that_nobody_has_goes(cache):
     """It is part of cycles, which the collector must see through."""
     gone = weakref.ref(new_cache(ScriptedApp(Response()), type(cache)))
