@@ -368,6 +368,33 @@ def test_it_can_be_left_unused(value):
 
 
 @built
+def test_the_interpreters_of_one_process_have_it_each():
+    """As under mod_wsgi. One that has gone takes nothing along that the others need."""
+    pytest.importorskip("_testcapi", reason="CPython without its own tests")
+    serve = """
+import gc
+from wsgicache import WSGICache, hitpath
+from wsgicache.testing import Response, ScriptedApp, ask
+cache = WSGICache(ScriptedApp(Response(headers=[("Content-Type", "text/plain")], body=b"page")))
+print(hitpath.COMPILED, [ask(cache).is_hit for _ in range(4)], flush=True)
+del cache
+gc.collect()
+"""
+    code = f"import _testcapi; [_testcapi.run_in_subinterp({serve!r}) for _ in range(2)]; exec({serve!r})"
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", code],
+        env={
+            **{name: text for name, text in os.environ.items() if name != SWITCH},
+            "PYTHONPATH": str(Path(wsgicache.__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["True [False, True, True, True]"] * 3
+
+
+@built
 def test_it_is_left_unused_where_it_was_built_from_another_source(tmp_path):
     """As after a checkout was updated: what was mended in the source would be broken still."""
     package = tmp_path / "wsgicache"
