@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from wsgi_helpers import HIT_PATHS, TEXT, new_cache, text
 
 import wsgicache
-from wsgicache import WSGICache, compiled
+from wsgicache import WSGICache, compiled, fill
 from wsgicache.compiled import SWITCH, twin
 from wsgicache.hitpath import HitPath, PureHitPath
 from wsgicache.testing import Response, ScriptedApp, ask, make_environ
@@ -368,6 +368,7 @@ def test_it_can_be_left_unused(value):
 
 
 @built
+@pytest.mark.skipif(not fill.__file__.endswith(".py"), reason="Cython's modules are one interpreter's")
 def test_the_interpreters_of_one_process_have_it_each():
     """As under mod_wsgi. One that has gone takes nothing along that the others need."""
     pytest.importorskip("_testcapi", reason="CPython without its own tests")
