@@ -141,6 +141,14 @@ def test_a_purge_finds_the_new_primary_by_itself(sentinels):
     assert opened(sentinels.url).mark_of(KEY) == mark
 
 
+def test_connections_that_are_gone_do_not_count(sentinels):
+    """A process that lives for long opens any number of them, one after the other."""
+    store = opened(sentinels.url)
+    for _ in range(120):
+        store.link.listener().connection.disconnect()
+    assert store.mark_of(KEY)
+
+
 def test_a_replica_is_never_read(sentinels):
     """Even where a Sentinel that is behind the times names it."""
     store = opened(sentinels.url)
