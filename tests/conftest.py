@@ -36,3 +36,10 @@ def pytest_collection():
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell how to have this order again: the header that would is left out by -q."""
+    seed = terminalreporter.config.getoption("randomly_seed", None)
+    if isinstance(seed, int):
+        terminalreporter.write_line(f"--randomly-seed={seed}")

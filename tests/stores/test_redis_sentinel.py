@@ -172,7 +172,7 @@ def test_a_sentinel_that_is_down_or_silent_costs_its_deadline_once(sentinels):
         store = opened(url, timeout=0.5)
         start = time.monotonic()
         store.mark_of(KEY)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 6
         asked = hole.accepted
         for _ in range(20):
             store.mark_of(KEY)
