@@ -42,7 +42,7 @@ def test_a_failover_begins_a_new_epoch(sentinels):
     assert served(late, follower()) == b"old"
     replica = sentinels.replica
     before = store.mark_of(KEY)
-    sentinels.failover()
+    sentinels.exchange()
     assert any(b":%d:" % FORMAT in key for key in replica.ask("KEYS", "*")), "the page is there"
     assert eventually(store, clock, lambda: served(store, follower())) is None
     assert served(opened(sentinels.url), follower()) is None
@@ -85,8 +85,7 @@ def test_rds_04_readonly_is_lost_quietly_and_the_next_write_works(sentinels):
     """The old primary was made a replica under open connections."""
     store = opened(sentinels.url)
     made = put(store, KEY, b"old")
-    sentinels.failover()
-    sentinels.healthy()
+    sentinels.exchange()
     clock = Clock(store)
 
     def stored():
@@ -111,8 +110,7 @@ def test_an_open_connection_to_a_primary_that_was_demoted(sentinels):
     put(store)
     store.link.look_at = float("inf")
     line = store.link.free[-1]
-    sentinels.failover()
-    sentinels.healthy()
+    sentinels.exchange()
     replica = sentinels.replica
     host = line.connection
     host.disconnect()
@@ -130,8 +128,7 @@ def test_a_purge_finds_the_new_primary_by_itself(sentinels):
     put(store)
     store.link.look_at = float("inf")
     line = store.link.free[-1].connection
-    sentinels.failover()
-    sentinels.healthy()
+    sentinels.exchange()
     replica = sentinels.replica
     line.disconnect()
     line.host, line.port = "127.0.0.1", replica.port
