@@ -33,9 +33,23 @@ def pytest_collection():
     try:
         return (yield)
     finally:
-        gc.collect()
-        gc.freeze()
+        leave_out()
         gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Leave out what has come to stay, too, where a module's tests end: pytest keeps something of each test."""
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        leave_out()
+    return result
+
+
+def leave_out():
+    """Look for garbage, and never again at what is none."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):
