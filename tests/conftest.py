@@ -39,7 +39,7 @@ def pytest_collection():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Leave out what has come to stay, too, where a module's tests end: pytest keeps something of each test."""
+    """The same at the end of each module: pytest keeps something of every test."""
     result = yield
     if nextitem is None or nextitem.path != item.path:
         leave_out()
