@@ -4,7 +4,8 @@ import threading
 import time
 
 import pytest
-from redis_helpers import KEY, Clock, body_of, confirms, entry, fails, follower, opened, purge, put, served
+from redis_helpers import KEY, Clock, body_of, confirms, entry, fails, follower, purge, put, served
+from redis_helpers import opened as open_one
 from servers_redis import empty_sentinels, until
 from tcp_proxy import TcpProxy
 
@@ -17,6 +18,22 @@ OTHER = "/other\0\0example.com\0http"
 @pytest.fixture
 def sentinels():
     return empty_sentinels()
+
+
+_opened = []
+
+
+def opened(url, **options):
+    """A store that is closed when the test ends: what it holds is part of cycles, and its sockets with it."""
+    _opened.append(open_one(url, **options))
+    return _opened[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    while _opened:
+        _opened.pop().close()
 
 
 def eventually(store, clock, job):
@@ -144,6 +161,21 @@ def test_connections_that_are_gone_do_not_count(sentinels):
     for _ in range(120):
         store.link.listener().connection.disconnect()
     assert store.mark_of(KEY)
+
+
+def test_closed_it_holds_no_connection(sentinels):
+    store = opened(sentinels.url)
+    store.mark_of(KEY)
+    pools = [asked.connection_pool for asked in store.link._sentinels.sentinels]
+
+    def held():
+        return [one for pool in pools for one in pool._available_connections if one._sock is not None]
+
+    assert held()
+    store.close()
+    assert not held()
+    assert not store.link.free
+    assert store.mark_of(KEY), "it may be used again"
 
 
 def test_a_replica_is_never_read(sentinels):

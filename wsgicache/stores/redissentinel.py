@@ -75,7 +75,7 @@ class SentinelLink(Link):
         # `pool.make_connection` counts what it ever made: after a hundred it would make no more.
         connect = partial(made, **pool.connection_kwargs)
         super().__init__(address.name, connect, address.timeout, address.connections)
-        self._pool = pool
+        self._pool, self._sentinels = pool, sentinel
         self.clock = clock
         self.look_at = 0.0
         """When the Sentinels are asked again, by the clock."""
@@ -102,6 +102,12 @@ class SentinelLink(Link):
         if address != before:
             self.run = ""
             self.hang_up()
+
+    def close(self) -> None:
+        """Close the lines that nobody uses, and those to the Sentinels."""
+        super().close()
+        for asked in self._sentinels.sentinels:
+            asked.close()
 
 
 class SentinelStore(RedisStore):
