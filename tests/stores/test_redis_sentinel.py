@@ -4,8 +4,7 @@ import threading
 import time
 
 import pytest
-from redis_helpers import KEY, Clock, body_of, confirms, entry, fails, follower, purge, put, served
-from redis_helpers import opened as open_one
+from redis_helpers import KEY, Clock, body_of, confirms, entry, fails, follower, opened, purge, put, served
 from servers_redis import empty_sentinels, until
 from tcp_proxy import TcpProxy
 
@@ -18,22 +17,6 @@ OTHER = "/other\0\0example.com\0http"
 @pytest.fixture
 def sentinels():
     return empty_sentinels()
-
-
-_opened = []
-
-
-def opened(url, **options):
-    """A store that is closed when the test ends: what it holds is part of cycles, and its sockets with it."""
-    _opened.append(open_one(url, **options))
-    return _opened[-1]
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    while _opened:
-        _opened.pop().close()
 
 
 def eventually(store, clock, job):
