@@ -6,6 +6,7 @@ What is not installed raises `Missing`, with what to do about it.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
+
+_any = random.SystemRandom()  # whatever a benchmark seeds
 
 STARTS_WITHIN = 20.0
 CLUSTER_BUS = 10_000  # so far above its port a node of a Redis Cluster talks to the others
@@ -51,16 +54,24 @@ def program(name: str, package: str = "") -> str:
 
 
 def free_port(above: int = 0) -> int:
-    """A port of the loopback interface that nobody listens on; `above`: with another one so far above it."""
+    """A port of the loopback interface that nobody listens on; `above`: with another one so far above it.
+
+    It lies below those that the kernel lends to clients: while a server starts, whoever asks whether it
+    answers could be lent its very port, and be connected with itself.
+    """
     while True:
-        with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))
-            port: int = bound.getsockname()[1] - above
-            if above == 0:
-                return port
-            with socket.socket() as lower, suppress(OSError):
-                lower.bind(("127.0.0.1", port))
-                return port
+        port = _any.randrange(12_000, 22_000)
+        if _is_free(port) and _is_free(port + above):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as bound:
+        try:
+            bound.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def pin(cores: Collection[int]) -> None:

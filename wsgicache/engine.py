@@ -513,7 +513,7 @@ class Engine:
     def close(self) -> None:
         """Let go of the store."""
         if self.counts is not None:
-            self.counts.add(self.counts.due)
+            self.counts.close()
         self.store.close()
 
 

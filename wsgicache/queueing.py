@@ -42,11 +42,16 @@ class Queue:
         Returns the last look-up, the entry to share if there is one, the flight to lead if there is one,
         and a reason that says more.
         """
-        shared, deadline = self.engine.shared, 0.0
+        shared, peek, deadline = self.engine.shared, self.engine.peek, 0.0
         for _ in range(_MAX_ROUNDS):
             boarding, flight, detail = self._board(admission, found)
-            if flight is None or (boarding is LEAD and not shared):
-                return found, None, flight, detail
+            if flight is None:
+                return found, None, None, detail
+            if boarding is LEAD and not shared:
+                slot = None if peek is None else peek(found.key)
+                if slot is None or slot.stored is found.entry:
+                    return found, None, flight, None
+                return self._look_again(admission, found, flight)
             deadline = deadline or perf_counter() + self.engine.settings.wait_timeout
             if boarding is LEAD:
                 return self._wait_elsewhere(admission, found, flight, deadline)
@@ -66,6 +71,32 @@ class Queue:
                 return found, None, None, None  # stored, but fit for nobody else: all go at once
         return found, None, None, None
 
+    def _look_again(
+        self, admission: Admission, found: Found, flight: Flight
+    ) -> tuple[Found, Entry | None, Flight | None, Reason | None]:
+        """Lead, unless the page has come: a whole flight may pass between a look and the turn that follows.
+
+        Returns what `take` returns.
+        """
+        try:
+            newest = self.engine.look_up(admission)
+            return self._came(found, newest, flight) or (found, None, flight, None)
+        except BaseException:
+            self.engine.fail(flight)
+            raise
+
+    def _came(
+        self, found: Found, newest: Found, flight: Flight
+    ) -> tuple[Found, Entry | None, None, None] | None:
+        """What `take` returns if the page is there now, for those who wait for our flight too; else None."""
+        if newest.reason is Reason.HIT and newest.entry is not None:
+            self.engine.land(flight, newest.page or newest.entry)
+            return found, newest.entry, None, None
+        if newest.reason.is_hit:
+            self.engine.fail(flight)
+            return newest, None, None, None
+        return None
+
     def _wait_elsewhere(
         self, admission: Admission, found: Found, flight: Flight, deadline: float
     ) -> tuple[Found, Entry | None, Flight | None, Reason | None]:
@@ -78,12 +109,8 @@ class Queue:
             for pause in pauses():
                 token = engine.leases.take(flight, found.follower.store)
                 newest = engine.look_up(admission)  # between the last look and the lease it may have come
-                if newest.reason is Reason.HIT and newest.entry is not None:
-                    engine.land(flight, newest.page or newest.entry)
-                    return found, newest.entry, None, None
-                if newest.reason.is_hit:
-                    engine.fail(flight)
-                    return newest, None, None, None
+                if (came := self._came(found, newest, flight)) is not None:
+                    return came
                 if newest.reason is not Reason.STORE_DOWN:
                     found = newest
                 if token == 0:

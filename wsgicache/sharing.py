@@ -83,6 +83,11 @@ class SharedCounts:
         by_name = self._observer.by_name
         return {**self._observer.counts(), **({} if by_name is None else by_name.counts())}
 
+    def close(self) -> None:
+        """Add what is left, and nothing more at the end of the process: the server may be gone by then."""
+        self.add(self.due)
+        _living.discard(self)
+
     def at_exit(self) -> None:
         """The process ends: add what is left."""
         if self._pid == os.getpid():

@@ -19,6 +19,10 @@ SCRIPTS = ROOT / "benchmarks"
 PROXIES = {"nginx": "nginx", "nginx-open": "nginx", "nginx-static": "nginx", "varnish": "varnishd"}
 
 
+LENT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""The first and the last of the ports that the kernel lends to clients."""
+
+
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Imports a module of benchmarks/."""
@@ -164,3 +168,10 @@ def test_without_wrk_the_remedy_is_named(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (2, "")
     assert "skipped, not installed: everything: wrk: apt-get install wrk" in done.stdout
+
+
+@pytest.mark.skipif(not LENT.exists(), reason="this system tells it elsewhere")
+def test_no_client_is_lent_the_port_of_a_server_that_starts(bench: Any) -> None:
+    """Who asks one of those ports whether a server answers there may be connected with itself."""
+    first = int(LENT.read_text().split()[0])
+    assert all(bench("_servers").free_port(above=100) < first for _ in range(50))

@@ -524,16 +524,18 @@ SIGNED = {"flask/serializer.py"}
 """The data cache behind the Flask face pickles what it signs; the page cache imports nothing of it."""
 
 
-def sources():
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8")) for path in ROOT.rglob("*.py")}
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
 
 
-@pytest.mark.parametrize(
-    ("name", "tree"), sources().items(), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_ser_01_nothing_imports_what_runs_stored_bytes(name, tree):
+def nodes(name):
+    """What a module consists of; parsed in the tests, since each process collects all of them."""
+    return ast.walk(ast.parse((ROOT / name).read_text("utf-8")))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_ser_01_nothing_imports_what_runs_stored_bytes(name):
     imported = set()
-    for node in ast.walk(tree):
+    for node in nodes(name):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -541,22 +543,18 @@ def test_ser_01_nothing_imports_what_runs_stored_bytes(name, tree):
     assert not imported & EXECUTING_MODULES or name in SIGNED
 
 
-@pytest.mark.parametrize(
-    ("name", "tree"), sources().items(), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_ser_01_nothing_calls_what_runs_text(name, tree):
+@pytest.mark.parametrize("name", SOURCES)
+def test_ser_01_nothing_calls_what_runs_text(name):
     calls = {
-        node.func.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        node.func.id for node in nodes(name) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert not calls & EXECUTING_CALLS
 
 
 def test_ser_01_the_page_cache_does_not_import_the_face_that_signs():
-    for name, tree in sources().items():
+    for name in SOURCES:
         if not name.startswith("flask/"):
-            for node in ast.walk(tree):
+            for node in nodes(name):
                 assert not (
                     isinstance(node, ast.ImportFrom)
                     and node.level

@@ -62,7 +62,7 @@ def test_everything_survives(down, debug, caplog):
             assert cache.unlink("key") == []
             assert cache.inc("n") is None
             assert not cache.clear()
-    assert perf_counter() - began < 1.5
+    assert perf_counter() - began < 4, "each of them alone may take 0.2"
     assert "going on without it" in caplog.text
 
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from wsgicache.flask import Unavailable
 from wsgicache.flask.prefixes import JOURNAL, MAX_PREFIXES
 
 
@@ -180,6 +181,26 @@ def test_prefixes_deleted_at_once_by_several_workers_are_all_deleted(make_cache,
     for cache in caches:
         assert cache.get_many(*[f"{name}key" for name in names]) == [None] * len(names)
         assert set(cache.link.prefixes.generations) == set(names)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_lock_that_others_hand_on_quickly_is_waited_for(make_cache, shared, monkeypatch, always):
+    """Each time it was held when it was asked for, and free when it was looked at."""
+    cache = make_cache(shared)
+    cache.set("blog/1", 1)
+    add, asked = cache.cache.add, []
+
+    def held(*given, **options):
+        asked.append(given)
+        return add(*given, **options) if len(asked) > 12 and not always else False
+
+    monkeypatch.setattr(cache.cache, "add", held)
+    if always:
+        with pytest.raises(Unavailable, match="takes nothing"):
+            cache.delete_prefix("blog/")
+    else:
+        cache.delete_prefix("blog/")
+        assert cache.get("blog/1") is None
 
 
 def test_two_threads_delete_prefixes_in_memory(make_cache):

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
-from histories import read
+from histories import read, violations
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -54,34 +56,60 @@ class Race:
             "last": last,
         }
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, str(HERE / "race_worker.py"), json.dumps(config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environ,
         )
-        assert process.stdout.readline() == b"ready\n", process.communicate()[1].decode()
-        return process
 
-    def run(self, schedules, *, crashes=0, first=0):
-        """Run all processes through the schedules; kill one of them `crashes` times and start another."""
+    @contextmanager
+    def _running(self, first, schedules):
+        """All processes, under way; whatever still runs at the end is killed."""
         processes = [self._start(n, first, first + schedules) for n in range(self.workers)]
         try:
             for process in processes:
-                process.stdin.write(b"go\n")
-                process.stdin.flush()
-            for number in range(crashes):
-                self._crash(processes, number, first, schedules)
+                self._await(process)
             for process in processes:
-                _, errors = process.communicate(timeout=PATIENCE)
-                assert process.returncode == 0, errors.decode()
+                self._let_go(process)
+            yield processes
         finally:
             for process in processes:
                 if process.poll() is None:
                     process.kill()
                 process.communicate()
+
+    @staticmethod
+    def _await(process):
+        assert process.stdout.readline() == b"ready\n", process.communicate()[1].decode()
+
+    @staticmethod
+    def _let_go(process):
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+
+    def run(self, schedules, *, crashes=0, first=0):
+        """Run all processes through the schedules; kill one of them `crashes` times and start another."""
+        with self._running(first, schedules) as processes:
+            for number in range(crashes):
+                self._crash(processes, number, first, schedules)
+            for process in processes:
+                _, errors = process.communicate(timeout=PATIENCE)
+                assert process.returncode == 0, errors.decode()
         return self.history()
+
+    def violated(self, schedules):
+        """Run until a request has seen what it must not, and tell what: nothing, if all schedules pass."""
+        pause = threading.Event()
+        with self._running(0, schedules) as processes:
+            found, codes = [], [None]
+            while not found and None in codes:
+                pause.wait(0.1)
+                codes = [process.poll() for process in processes]  # before the look at what they wrote
+                found = violations(self.history())
+            assert not any(codes), [process.communicate()[1].decode() for process in processes]
+        return found
 
     def _crash(self, processes, number, first, schedules):
         victim = number % self.workers
@@ -91,13 +119,11 @@ class Race:
         processes[victim].communicate()
         start = first + schedules * (number + 1)
         processes[victim] = self._start(victim, start, start + schedules)
-        processes[victim].stdin.write(b"go\n")
-        processes[victim].stdin.flush()
+        self._await(processes[victim])
+        self._let_go(processes[victim])
 
     @staticmethod
     def _until(condition):
-        import threading
-
         pause = threading.Event()
         for _ in range(10_000):
             if condition():

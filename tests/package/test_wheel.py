@@ -181,8 +181,8 @@ def test_pythons_that_it_is_not_for_are_told_at_once(other):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-def test_the_compiled_twin_is_made_where_it_is_asked_for(tmp_path):
-    """The whole compiled build takes minutes: scripts/test-compiled makes it, in the same way."""
+def test_what_is_compiled_is_in_it_where_that_is_asked_for(tmp_path):
+    """The twin alone, which takes a second: `scripts/test-compiled` makes the whole build."""
     wheel = build(tmp_path, WSGICACHE_COMPILED="twin")
     assert not wheel.name.endswith("-any.whl")
     install(wheel, tmp_path / "site")

@@ -5,6 +5,7 @@ The table below is the plan of the design's architecture page; a new module is e
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,11 @@ MODULES = modules()
 PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 RANK |= {name: list(LAYERS).index("5 faces") for name in MODULES if name.split(".")[0] in FACES}
 INNER = [name for name in MODULES if name.split(".")[0] not in FACES]
-TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+
+
+@cache
+def tree(module):
+    return ast.parse(MODULES[module].read_text("utf-8"))
 
 
 def package_of(module):
@@ -173,7 +178,7 @@ def _submodule(base, name):
 def imports(module, *, lazy=None):
     """(imported name, line) of a module: all of them, only those in functions, or only those outside."""
     found = []
-    for node, inside in _walk(TREES[module], False):
+    for node, inside in _walk(tree(module), False):
         if lazy is None or lazy is inside:
             found += [(name, node.lineno) for name in resolve(module, node)]
     return found
@@ -196,7 +201,7 @@ def _is_for_types(node):
 
 @pytest.mark.parametrize("module", sorted(INNER))
 def test_no_type_needs_an_import_that_points_upwards(module):
-    assert not [node for node in ast.walk(TREES[module]) if _is_for_types(node)]
+    assert not [node for node in ast.walk(tree(module)) if _is_for_types(node)]
 
 
 def test_every_module_has_a_layer():
@@ -229,7 +234,7 @@ def test_the_core_touches_nothing_of_the_outer_world(module):
 
 @pytest.mark.parametrize("module", sorted(LAYERS["0 words"] + LAYERS["1 core"]))
 def test_the_core_asks_nobody_what_time_it_is(module):
-    calls = {node.func.attr for node in ast.walk(TREES[module]) if _is_method_call(node)}
+    calls = {node.func.attr for node in ast.walk(tree(module)) if _is_method_call(node)}
     assert not calls & {"now", "utcnow", "today", "monotonic", "perf_counter", "time"}
 
 
@@ -283,7 +288,7 @@ def test_a_face_imports_nothing_of_ours_inside_functions(face):
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_no_import_stands_at_the_bottom_of_a_file(module):
-    body = TREES[module].body
+    body = tree(module).body
     last = max(
         [i for i, node in enumerate(body) if isinstance(node, ast.Import | ast.ImportFrom)], default=-1
     )
@@ -297,9 +302,9 @@ def _defines(node):
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - PACKAGES))
 def test_nothing_is_imported_only_to_be_exported_again(module):
-    used = {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+    used = {node.id for node in ast.walk(tree(module)) if isinstance(node, ast.Name)}
     text = MODULES[module].read_text("utf-8")
-    for node, _ in _walk(TREES[module], False):
+    for node, _ in _walk(tree(module), False):
         for alias in node.names:
             name = (alias.asname or alias.name).split(".")[0]
             assert name in used or name == "annotations" or f'"{name}' in text, (

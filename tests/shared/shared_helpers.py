@@ -87,3 +87,9 @@ def until(condition):
             return
         pause.wait(0.002)
     raise AssertionError("it did not come")
+
+
+def trusted(worker):
+    """Wait for the first beat of a near tier: until then its copies are asked for again."""
+    near = worker.cache.engine.store
+    until(lambda: near.trust.until > near._steady())

@@ -4,7 +4,7 @@ import json
 
 from shared_helpers import Site, refuse
 
-from wsgicache import Reason, Rule
+from wsgicache import Reason, Rule, sharing
 from wsgicache.history import EVERY, FIELDS, KEPT, NAME, History
 from wsgicache.observe import ByName
 from wsgicache.routes import OTHER, route_of
@@ -175,3 +175,14 @@ def test_counts_by_route_are_shared_too():
         worker.cache.close()
     counters = one.store.counters()
     assert (counters["hits</post/*>"], counters["misses</post/*>"]) == (3, 1)
+
+
+def test_a_closed_cache_asks_nothing_more_when_the_process_ends():
+    """Its server may have ended before; a point of the history would be due by then."""
+    site = Site()
+    (worker,) = site.workers(1)
+    worker.ask()
+    worker.cache.close()
+    for _ in range(20):
+        trips, _ = site.trips(sharing._at_exit)
+        assert trips == 0

@@ -1,7 +1,7 @@
 """The near tier in a cache: copies that answer without asking, for as long as they may."""
 
 import pytest
-from shared_helpers import Later, Site, until
+from shared_helpers import Later, Site, trusted, until
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.options import OptionError
@@ -15,8 +15,7 @@ def served(*workers):
     """Have workers serve the page from their copies, once these are trusted."""
     for worker in workers:
         worker.ask()
-        near = worker.cache.engine.store
-        until(lambda near=near: near.trust.until > near._steady())
+        trusted(worker)
     for worker in workers * 3:
         worker.ask()
 

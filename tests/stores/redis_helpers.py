@@ -16,9 +16,19 @@ PATIENT = 20.0
 KEY = "/page\0\0example.com\0http"
 
 
+_opened = []
+
+
 def opened(url, timeout=PATIENT, options="", **store_options):
-    """A store over a URL."""
-    return open_store(f"{url}?timeout={timeout}s{options}", StoreOptions(**store_options))
+    """A store over a URL, until the test ends."""
+    _opened.append(open_store(f"{url}?timeout={timeout}s{options}", StoreOptions(**store_options)))
+    return _opened[-1]
+
+
+def close_opened():
+    """Close their sockets, which may be part of cycles and are not to be closed by the garbage collector."""
+    while _opened:
+        _opened.pop().close()
 
 
 def entry(store, key=KEY, body=b"body", born=None):

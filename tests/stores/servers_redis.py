@@ -233,9 +233,23 @@ class Sentinels:
             with contextlib.suppress(redis.ResponseError):
                 sentinel.ask("SENTINEL", "FAILOVER", "mymaster")
             with contextlib.suppress(AssertionError):
-                until(lambda: self.primary is not None and self.primary is not before, 3)
+                until(lambda: self.primary is not None and self.primary is not before, 5)
                 return
         raise AssertionError("the Sentinels did not make the replica the primary")
+
+    def exchange(self):
+        """Fail over, and wait until the one that was the primary follows the other.
+
+        On a busy machine a failover may be given up although the Sentinels have told of it. The old primary
+        then goes on as if nothing had been.
+        """
+        after = self.replica
+        for _ in range(3):
+            self.failover()
+            self.healthy()
+            if self.primary is after:
+                return
+        raise AssertionError("the Sentinels took the old primary back")
 
     def fail_after(self, job):
         """Do a last thing, kill the primary, and wait until the Sentinels name the other."""

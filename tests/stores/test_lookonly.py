@@ -46,7 +46,8 @@ def test_a_decision_is_that_of_the_store_and_leaves_no_trace(store):
     site = cache_over(store, rules=[Rule("/a", ttl=60)])
     ask(site, "/a")
     before = contents(store)
-    looking = cache_over(LookOnly(store), rules=[Rule("/a", ttl=60), Rule("/b", bypass=True, name="b")])
+    rules = [Rule("/a", ttl=60), Rule("/b", bypass=True, name="b")]
+    looking = cache_over(LookOnly(store), rules=rules, wait_timeout=0.01)  # nobody else fetches the page
     assert looking.explain("http://example.com/a").hit
     assert not looking.explain("http://example.com/c").hit
     ask(looking, "/c")

@@ -62,6 +62,11 @@ def tiers():
         tier.close()
 
 
+def patient(server):
+    """The store beside all near tiers; a machine that is busy may take long to answer."""
+    return open_store(f"{server.url}?timeout=5s")
+
+
 class Process:
     """A process with a near tier."""
 
@@ -168,7 +173,7 @@ def test_a_copy_is_served_without_a_round_trip(server, near):
 
 def test_rds_11_a_lost_connection_for_messages_resyncs_by_the_mark(server, near, tiers):
     """What was purged meanwhile is followed when it is made again, long before the bound."""
-    other = open_store(server.url)
+    other = patient(server)
     put(near)
     until(lambda: listeners(server) == 1)
     with server.client() as client:
@@ -188,7 +193,7 @@ def test_rds_11_the_bound_holds_without_messages(server, tiers):
     near._heartbeat.post.poke("")
     put(near)
     until(lambda: time.monotonic() >= near.trust.until)
-    other = open_store(server.url)
+    other = patient(server)
     mark = other.append(purge_all(), time.time())
     assert near.get([A])[1] == mark
     other.close()
@@ -258,7 +263,7 @@ def test_a_purge_from_outside_waits_too(server, processes):
     made = processes(server, count=2)
     age_register(server)
     made[0].ask("put", "/a", "old")
-    outside = open_store(server.url)
+    outside = patient(server)
     outside.append(purge_all(), time.time())
     start = time.monotonic()
     assert settle(outside)
@@ -314,7 +319,7 @@ def test_a_new_register_proves_nothing_for_a_while(server, tiers, processes):
 
 
 def test_the_register_forgets_who_does_not_renew(server):
-    store = open_store(server.url)
+    store = patient(server)
     assert store.attending() == []
     store.attend("one", 100)
     store.attend("two", 0.1)

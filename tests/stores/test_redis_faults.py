@@ -150,7 +150,7 @@ def test_rds_02_a_black_hole_costs_one_deadline_and_then_nothing():
         start = time.monotonic()
         with fails("[Tt]imeout"):
             store.get([KEY])
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 5
         assert proxy.accepted == 1
         for _ in range(200):
             with pytest.raises(CircuitOpen):
@@ -184,11 +184,11 @@ def _answers(store, clock):
 
 def test_a_server_that_is_paused(server):
     """CLIENT PAUSE, as an operator before a failover: commands wait."""
-    store = opened(server.url, timeout=0.2)
+    store = opened(server.url, timeout=0.5)
     clock = Clock(store)
     put(store)
     body_of(store)
-    server.ask("CLIENT", "PAUSE", 1000)
+    server.ask("CLIENT", "PAUSE", 1500)
     with fails("[Tt]imeout"):
         store.confirm(store.peek(KEY))
     with pytest.raises(CircuitOpen):
@@ -199,7 +199,7 @@ def test_a_server_that_is_paused(server):
 
 def test_a_server_that_only_takes_no_writes_still_answers(server):
     """Failing writes leave the reading alone: their trouble is their own."""
-    store = opened(server.url, timeout=0.2)
+    store = opened(server.url, timeout=0.5)
     clock = Clock(store)
     made = put(store)
     server.ask("CLIENT", "PAUSE", 60_000, "WRITE")
@@ -218,7 +218,7 @@ def test_a_server_that_only_takes_no_writes_still_answers(server):
 
 def test_a_server_that_is_busy(server):
     """A script of somebody else's that does not end."""
-    store = opened(server.url, timeout=0.2)
+    store = opened(server.url, timeout=0.5)
     clock = Clock(store)
     put(store)
     server.ask("CONFIG", "SET", "lua-time-limit", 50)
@@ -235,12 +235,12 @@ def test_a_server_that_is_busy(server):
 def test_a_server_that_sleeps():
     server = Server(*(["--enable-debug-command", "yes"] if _version() >= (7,) else []))
     try:
-        store = opened(server.url, timeout=0.2)
+        store = opened(server.url, timeout=0.5)
         clock = Clock(store)
         put(store)
         with server.client() as client:
             connection = client.connection_pool.get_connection()
-            connection.send_command("DEBUG", "SLEEP", "1")
+            connection.send_command("DEBUG", "SLEEP", "1.5")
             until(lambda: not _still_answers(store), what="sleep")
             assert connection.read_response(True) == b"OK"
             connection.disconnect()

@@ -107,7 +107,7 @@ def test_it_ends_soon_after_it_was_told_to(listeners):
     listener = listeners(opened(empty().url)).hears("")
     start = time.monotonic()
     listener.end()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5
 
 
 def test_nobody_listens():
@@ -146,7 +146,7 @@ def test_a_server_that_is_away_is_asked_ever_more_seldom(listeners):
 
 def test_a_black_hole_is_noticed_by_the_heartbeat(listeners):
     with TcpProxy(empty().port) as proxy:
-        store = opened(f"redis://127.0.0.1:{proxy.port}", timeout=0.2)
+        store = opened(f"redis://127.0.0.1:{proxy.port}", timeout=1)
         listener = listeners(store, alive=True, every=0.05).hears("")
         until(lambda: len(listener.answered) > 2, what="answered PINGs")
         proxy.black_hole = True

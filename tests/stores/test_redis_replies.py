@@ -34,6 +34,13 @@ def filled(store):
     return store
 
 
+def impatient(proxy, timeout, **options):
+    """A store with a short deadline, over pages that one with a long deadline has stored."""
+    patient = filled(through(proxy))
+    patient.close()
+    return through(proxy, timeout, **options)
+
+
 def is_right(number, body):
     return body is None or body == b"%d " % number + LARGE
 
@@ -85,15 +92,15 @@ def test_a_reply_in_pieces(proxy, piece):
 
 def test_a_reply_that_drips_has_one_deadline(proxy):
     """Each piece comes in time; all of them together do not."""
-    store = filled(through(proxy, 0.4))
+    store = impatient(proxy, 0.4)
     clock = Clock(store)
     body_of(store, KEYS[0])
-    proxy.piece, proxy.latency = 1000, 0.1
+    proxy.piece, proxy.latency = 1000, 0.25
     store._memo.clear()
     start = time.monotonic()
     with fails("[Tt]imeout"):
         store.get(KEYS[:1])
-    assert time.monotonic() - start < 2.0, "32 pieces take 3.2 s"
+    assert time.monotonic() - start < 4, "32 pieces take 8 s"
     proxy.heal()
     until(lambda: _answers(store, clock))
     for number, key in enumerate(KEYS):
@@ -112,7 +119,7 @@ def _answers(store, clock):
 @pytest.mark.parametrize("position", [0, 1, 5, 60, 90, 1000, 30_000])
 def test_a_reply_that_is_cut_short(proxy, fault, position):
     """At its start, within a length, within the mark, within the body."""
-    store = filled(through(proxy, 0.3))
+    store = impatient(proxy, 0.6)
     clock = Clock(store)
     store.get(KEYS[:1])
     store._memo.clear()
@@ -131,9 +138,10 @@ def test_a_reply_that_is_cut_short(proxy, fault, position):
 
 
 def test_a_confirmation_that_is_cut_short(proxy):
-    store = filled(through(proxy, 0.3))
+    store = impatient(proxy, 0.6)
     clock = Clock(store)
     for key in KEYS:
+        assert body_of(store, key)
         assert confirms(store, key)
     proxy.swallow_after = proxy._pairs[-1].sent + 60
     with fails("[Tt]imeout"):
@@ -187,7 +195,7 @@ def test_killed_in_the_middle_of_a_reply(proxy, monkeypatch, call, piece):
 
 def test_many_threads_over_a_line_that_breaks_at_random(proxy):
     """Replies cut at random places on busy connections: each answer is the right one or none."""
-    store = filled(through(proxy, 1.0))
+    store = impatient(proxy, 1.0)
     stores = [store, through(proxy, 1.0, memo_bytes=0)]
     for one in stores:
         Impatient(one)
@@ -257,7 +265,8 @@ def test_more_threads_than_connections(proxy):
 
 
 def test_all_connections_in_use_is_a_miss_after_the_deadline(proxy):
-    store = filled(opened(f"redis://127.0.0.1:{proxy.port}", 0.3, options="&max_connections=1"))
+    store = impatient(proxy, 0.5, options="&max_connections=1")
+    store.mark_of(KEYS[0])
     line = store.link.free.pop()
     with fails("all 1 connections are in use"):
         store.get(KEYS[:1])

@@ -117,7 +117,7 @@ def test_a_full_server_serves_what_it_has_and_never_beyond_its_purge(server):
 
 def test_a_black_hole_delays_one_request():
     with TcpProxy(empty().port) as proxy:
-        site = Site(f"redis://127.0.0.1:{proxy.port}?timeout=300ms", 1)
+        site = Site(f"redis://127.0.0.1:{proxy.port}?timeout=1s", 1)
         site.ask()
         proxy.black_hole = True
         times = []
@@ -125,8 +125,8 @@ def test_a_black_hole_delays_one_request():
             start = time.monotonic()
             assert site.ask().body == b"v1"
             times.append(time.monotonic() - start)
-        assert max(times) < 3
-        assert sorted(times)[-2] < 0.25, "one waits for the deadline, the others do not"
+        assert max(times) < 5
+        assert sorted(times)[-2] < 0.8, "one waits for the deadline, the others do not"
 
 
 def test_a_restart_with_old_data_shows_nobody_an_old_page():

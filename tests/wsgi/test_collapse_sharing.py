@@ -58,6 +58,35 @@ def test_fifty_threads_on_one_cold_page_run_the_app_once():
     assert ask(scene.cache).is_hit
 
 
+@pytest.mark.parametrize(
+    ("age", "seen"),
+    [
+        (0, {"fwd": "uri-miss", "fwd-status": "200", "collapsed": "", "ttl": "300"}),
+        (301, {"hit": "", "ttl": "-1", "detail": "HIT_STALE_WHILE_REVALIDATE"}),
+    ],
+    ids=["fresh", "stale already"],
+)
+def test_a_whole_flight_between_the_look_and_the_lead_is_not_flown_again(monkeypatch, age, seen):
+    """Who was too late to follow is answered by what was stored meanwhile, and so is who follows it."""
+    app = ScriptedApp(Response(body=b"page", headers=text(("Cache-Control", "stale-while-revalidate=60"))))
+    cache = new_cache(app)
+    collapse = cache.engine.collapse
+    board = collapse.board
+
+    def late(*given, **options):
+        monkeypatch.setattr(collapse, "board", board)
+        assert ask(cache).stored
+        cache.fake_clock.tick(age)
+        return board(*given, **options)
+
+    monkeypatch.setattr(collapse, "board", late)
+    reply = ask(cache)
+    assert (reply.cache, reply.body) == (seen, b"page")
+    assert flights(cache) == 0
+    assert cache.engine.refresher.drain()
+    assert app.calls == (1 if age == 0 else 2), "one behind it, where it is stale"
+
+
 def test_other_pages_do_not_wait():
     scene = Scene()
     leader = scene.leader()

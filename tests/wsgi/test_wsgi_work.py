@@ -107,11 +107,11 @@ BUDGETS = {
     "bypass by query": ({"url": "/page?q=1"}, "detail=BYPASS_QUERY", 28, 155),
     "bypass by rule": ({"url": "/closed/{}"}, "detail=BYPASS_RULE", 28, 143),
     "POST": ({"method": "POST"}, "fwd=method", 74, 310),
-    "miss": ({"url": "/page/{}"}, "stored", 79, 602),
-    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 105, 719),
+    "miss": ({"url": "/page/{}"}, "stored", 79, 605),
+    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 105, 722),
     "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 53, 388),
     "miss that is private": (
-        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 446
+        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 449
     ),
 }  # fmt: skip
 """The request, a part of its Cache-Status, most calls and most lines."""

@@ -31,6 +31,8 @@ _OURS: Final = (TypeError, ValueError, NotImplementedError)
 _LEASE: Final = "_wsgicache_lease_"
 _LOCK_SECONDS: Final = 5
 _LOCK_PAUSE: Final = 0.01
+_LOCK_REFUSALS: Final = 20
+"""So often a backend may neither take the lock nor have one, before it is one that takes nothing."""
 _JOURNAL_AGE: Final = 1.0
 """Seconds for which the purged prefixes are taken as known where reading a second key is dear."""
 
@@ -332,13 +334,14 @@ class Link:
         if not (self.abilities.shared and self.abilities.atomic_add):
             yield
             return
-        token, deadline = new_token(), Deadline(_LOCK_SECONDS + 1.0)
-        while (got := self._taken(name, token, _LOCK_SECONDS)) is False:
+        token, deadline, refused = new_token(), Deadline(_LOCK_SECONDS + 1.0), 0
+        while not (got := self._taken(name, token, _LOCK_SECONDS)):
+            refused += got is None  # or whoever had it let go between the two questions
+            if refused > _LOCK_REFUSALS:
+                raise OSError("the backend takes nothing")
             if not deadline.left:
                 raise OSError(f"other workers have held {name!r} for {_LOCK_SECONDS} s")
             time.sleep(_LOCK_PAUSE)
-        if got is None:
-            raise OSError("the backend takes nothing")
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import redis
@@ -71,8 +72,10 @@ class SentinelLink(Link):
         )
         made = _SSLConnection if address.tls else _Connection
         pool = SentinelConnectionPool(address.service, sentinel, connection_class=made, **options)
-        super().__init__(address.name, pool.make_connection, address.timeout, address.connections)
-        self._pool = pool
+        # `pool.make_connection` counts what it ever made: after a hundred it would make no more.
+        connect = partial(made, **pool.connection_kwargs)
+        super().__init__(address.name, connect, address.timeout, address.connections)
+        self._pool, self._sentinels = pool, sentinel
         self.clock = clock
         self.look_at = 0.0
         """When the Sentinels are asked again, by the clock."""
@@ -99,6 +102,12 @@ class SentinelLink(Link):
         if address != before:
             self.run = ""
             self.hang_up()
+
+    def close(self) -> None:
+        """Close the lines that nobody uses, and those to the Sentinels."""
+        super().close()
+        for asked in self._sentinels.sentinels:
+            asked.close()
 
 
 class SentinelStore(RedisStore):
