@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def choose(build: str) -> None:
     if build == "compiled":
         sys.path.insert(0, str(compiled_build()))
         os.environ.pop(SWITCH, None)
+        fill = import_module("wsgicache.fill")
+        if Path(str(fill.__file__)).suffix == ".py":
+            raise RuntimeError(f"not the compiled build, but what was imported before it: {fill.__file__}")
     else:
         os.environ[SWITCH] = "0"
 

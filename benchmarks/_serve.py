@@ -14,6 +14,7 @@ from typing import Any
 
 import _apps
 from _apps import App, Environ, StartResponse, Views, constant_app
+from _build import choose
 
 HOST = "127.0.0.1"
 RUNS = "/runs"
@@ -136,7 +137,8 @@ SERVE: dict[str, Callable[[Callable[[], App], int], None]] = {
 
 
 def make_site(name: str, store: str) -> App:
-    """Return the site of that name."""
+    """Return the site of that name, over the build that it names."""
+    choose("compiled" if name == "compiled" else "python")
     return SITES[name](store)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from _apps import PAGE, PATH, browser_environ
-from _build import SWITCH, compiled_build
+from _build import compiled_build
 from _measure import cpu_model, describe, table, versions
 from _proxies import FILES, proxy
 from _serve import HOST, RUNS, SERVE
@@ -166,9 +166,7 @@ def start_site(server: str, site: str, core: int, stack: ExitStack) -> Row:
     # Some servers put their environment into every request's environ: it must not be this shell's.
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     if site == "compiled":
-        environment["PYTHONPATH"] = str(compiled_build())
-    else:
-        environment[SWITCH] = "0"
+        compiled_build()  # not while it is being started
     started = running(command_of(server, site, store), {core}, environment)
     return Row(server, site, stack.enter_context(started))
 
