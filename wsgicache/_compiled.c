@@ -17,6 +17,7 @@
 #include <Python.h>
 #include <string.h>
 #include <structmember.h>
+#include <time.h>
 
 #ifdef Py_GIL_DISABLED
 #error "not for free-threaded builds: wsgicache runs there without this module"
@@ -65,6 +66,8 @@
 
 #define DECLARE(name, text) static PyObject *str_##name;
 NAMES(DECLARE)
+
+static PyObject *monotonic; /* time.monotonic */
 
 /* --- the object ------------------------------------------------------------------------------------ */
 
@@ -456,36 +459,58 @@ wrong:
     return -1;
 }
 
+/* The engine's clock; `now` is what it gave, or NULL where it needed no call. -1: an error. */
+static inline int
+read_clock(HitPath *self, PyObject **now, double *instant)
+{
+#ifdef __linux__
+    if (self->steady == monotonic) { /* the same clock, without the call and the float */
+        struct timespec at;
+        if (clock_gettime(CLOCK_MONOTONIC, &at) == 0) {
+            *instant = (double)((long long)at.tv_sec * 1000000000LL + at.tv_nsec) / 1e9;
+            return 0;
+        }
+    }
+#endif
+    *now = ask(self->steady, NULL);
+    if (*now == NULL)
+        return -1;
+    *instant = PyFloat_AsDouble(*now);
+    if (*instant == -1.0 && PyErr_Occurred()) {
+        Py_CLEAR(*now);
+        return -1;
+    }
+    return 0;
+}
+
 /* The `Hot` of a slot, in force now: a new reference to (until, sent, chunks); NULL: an error. */
 static PyObject *
 hot_now(HitPath *self, PyObject *slot, PyObject *ready, PyObject *stamp)
 {
-    PyObject *now, *hot, *renewed;
+    PyObject *now = NULL, *hot, *renewed;
     double instant, until;
 
-    now = ask(self->steady, NULL); /* before `hot` is read: another thread may replace it */
-    if (now == NULL)
+    if (read_clock(self, &now, &instant) < 0) /* before `hot` is read: another thread may replace it */
         return NULL;
     hot = PyObject_GetAttr(slot, str_hot);
     if (hot == NULL || !PyTuple_CheckExact(hot) || PyTuple_GET_SIZE(hot) != 3)
-        goto wrong;
-    instant = PyFloat_AsDouble(now);
-    if (instant == -1.0 && PyErr_Occurred())
         goto wrong;
     until = PyFloat_AsDouble(PyTuple_GET_ITEM(hot, 0));
     if (until == -1.0 && PyErr_Occurred())
         goto wrong;
     if (instant >= until) {
+        if (now == NULL && (now = PyFloat_FromDouble(instant)) == NULL)
+            goto wrong;
         PyObject *asked[] = {(PyObject *)self, slot, ready, now, stamp};
         renewed = PyObject_VectorcallMethod(str_renew, asked, 5 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         Py_SETREF(hot, renewed);
         if (hot != NULL && (!PyTuple_CheckExact(hot) || PyTuple_GET_SIZE(hot) != 3))
             goto wrong;
     }
-    Py_DECREF(now);
+    Py_XDECREF(now);
     return hot;
 wrong:
-    Py_DECREF(now);
+    Py_XDECREF(now);
     Py_XDECREF(hot);
     if (!PyErr_Occurred())
         PyErr_SetString(PyExc_TypeError, "a slot's hot is not (until, sent, chunks)");
@@ -561,6 +586,22 @@ done:
     return known;
 }
 
+/* A list of its own for the server, which may change it. */
+static inline PyObject *
+list_of(PyObject *items)
+{
+    PyObject *list;
+
+    if (PyList_CheckExact(items))
+        return PyList_GetSlice(items, 0, PyList_GET_SIZE(items));
+    if (!PyTuple_CheckExact(items) || PyTuple_GET_SIZE(items) != 1)
+        return PySequence_List(items);
+    list = PyList_New(1);
+    if (list != NULL)
+        PyList_SET_ITEM(list, 0, Py_NewRef(PyTuple_GET_ITEM(items, 0)));
+    return list;
+}
+
 /* Count and send what was found. */
 static PyObject *
 answer_with(const Found *found, PyObject *start_response)
@@ -576,13 +617,13 @@ answer_with(const Found *found, PyObject *start_response)
         return NULL;
     Py_DECREF(done);
     status = PyObject_GetAttr(found->ready, str_status);
-    sent = status == NULL ? NULL : PySequence_List(found->sent); /* the server may change its own */
+    sent = status == NULL ? NULL : list_of(found->sent);
     if (sent != NULL) {
         PyObject *told[] = {NULL, status, sent};
         done = PyObject_Vectorcall(start_response, told + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         if (done != NULL) {
             Py_DECREF(done);
-            chunks = PySequence_List(found->chunks);
+            chunks = list_of(found->chunks);
         }
     }
     Py_XDECREF(status);
@@ -797,6 +838,13 @@ PyInit__compiled(void)
     if (str_##name == NULL && (str_##name = PyUnicode_InternFromString(text)) == NULL)                       \
         return NULL;
     NAMES(INTERN)
+    if (monotonic == NULL) {
+        module = PyImport_ImportModule("time");
+        monotonic = module == NULL ? NULL : PyObject_GetAttrString(module, "monotonic");
+        Py_XDECREF(module);
+        if (monotonic == NULL)
+            return NULL;
+    }
     if (PyType_Ready(&HitPathType) < 0)
         return NULL;
     module = PyModule_Create(&definition);

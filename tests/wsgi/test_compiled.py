@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 import weakref
 from functools import partial
@@ -206,6 +207,20 @@ def test_what_was_read_of_an_environ_stays_although_it_changes(cache, place):
     impostor.asked = asked
     call(cache, environ)
     assert held[0]
+
+
+def test_the_clock_of_the_system_is_the_one_that_is_read(cache):
+    """The compiled one reads it itself."""
+    cache = new_cache(ScriptedApp(Response(headers=text(), body=BODY)), type(cache), clock=None)
+    for _ in range(3):
+        ask(cache)
+    slot = cache.store.peek("/\0\0example.com\0http")
+    told = [("Cache-Status", "still")]
+    slot.hot = (time.monotonic() + 60, told, (b"still",))
+    assert call(cache, make_environ("/")) == ("200 OK", "still", b"still")
+    slot.hot = (time.monotonic(), told, (b"no more",))
+    assert call(cache, make_environ("/"))[2] == BODY
+    assert slot.hot[2] != (b"no more",)
 
 
 REQUESTS = {
