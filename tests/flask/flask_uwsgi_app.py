@@ -123,6 +123,56 @@ def turn_time(what):
     return jsonify(found)
 
 
+class Meddled:
+    """uWSGI's own functions, with something done just before one of them is called for the first time."""
+
+    def __init__(self, uwsgi, name, do):
+        self.uwsgi, self.name, self.do = uwsgi, name, do
+
+    def __getattr__(self, name):
+        if name == self.name and self.do is not None:
+            do, self.do = self.do, None
+            do()
+        return getattr(self.uwsgi, name)
+
+
+@app.route("/lock/<what>")
+def lock(what):
+    """Whether a lock is really held inside, whatever was met on the way to it."""
+    import wsgicache.flask.contrib.uwsgicache as module
+
+    real = backend._uwsgi
+    name = f"_wsgicache_lock_{module.crc32(b'locked') % module._LOCKS}"
+
+    def free():
+        real.cache_del(name, "mine")
+
+    def take(pid, age=0):
+        real.cache_set(name, module._LOCK.pack(module.time.time() - age, pid, -1), 0, "mine")
+
+    held = []
+    try:
+        if what == "released":
+            take(os.getpid())
+            backend._uwsgi = Meddled(real, "cache_get", free)
+        elif what == "dead":
+            child = os.spawnlp(os.P_NOWAIT, "true", "true")
+            os.waitpid(child, 0)
+            take(child)
+        elif what == "overdue":
+            take(os.getppid(), age=31)
+        with backend._locked("locked"):
+            held.append(real.cache_exists(name, "mine"))
+            if what == "lost":
+                free()
+                take(os.getppid())
+        held.append(real.cache_exists(name, "mine"))
+    finally:
+        backend._uwsgi = real
+        free()
+    return jsonify([bool(one) for one in held])
+
+
 @app.route("/full")
 def full():
     """A cache that takes nothing more keeps nobody waiting."""

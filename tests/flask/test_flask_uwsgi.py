@@ -125,6 +125,20 @@ def test_workers_lose_no_increment_and_share_no_success(uwsgi):
         assert sum(int(future.result(60)) for future in added) == 60
 
 
+@pytest.mark.parametrize(
+    ("met", "held"),
+    [
+        ("nothing", [True, False]),
+        ("released", [True, False]),  # between a try to take it and the look at who has it
+        ("dead", [True, False]),
+        ("overdue", [True, False]),
+        ("lost", [True, True]),  # another's lock by then is left alone
+    ],
+)
+def test_who_is_inside_holds_the_lock(uwsgi, met, held):
+    assert json.loads(uwsgi(f"/lock/{met}")) == held
+
+
 def test_a_full_cache_keeps_nobody_waiting(uwsgi):
     told = json.loads(uwsgi("/full"))
     assert told == {"answers": ["value"] * 2, "runs": 2, "added": False, "counted": None, "down": False}

@@ -8,11 +8,13 @@ the cache itself: uWSGI's own locks belong to the app.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import count
 from typing import Any, ClassVar, Final, Literal, Self, cast
 from zlib import crc32
 
@@ -26,9 +28,12 @@ from ..timeouts import Timeout
 _EXPIRING: Final = b"\xc1Wx"
 _HEAD: Final = struct.Struct("<3sd")
 _LOCKS: Final = 16
-_LOCK_SECONDS: Final = 2.0
-"""After which whoever held a lock is taken for dead."""
+_LOCK: Final = struct.Struct("<dqq")
+"""What a lock says: when it was taken, by which process, and by which turn of it."""
+_LOCK_SECONDS: Final = 30.0
+"""After which whoever held a lock is taken for dead: many times what a starved process takes for its step."""
 _MAX_KEY_BYTES: Final = 1024
+_turns: Final = count()
 
 
 class UWSGICache(BaseCache, cachelib.UWSGICache):
@@ -117,22 +122,37 @@ class UWSGICache(BaseCache, cachelib.UWSGICache):
     def _locked(self, key: str) -> Iterator[None]:
         """Alone among the workers, as far as this key is concerned."""
         name = f"_wsgicache_lock_{crc32(key.encode()) % _LOCKS}"
-        while not self._uwsgi.cache_set(name, struct.pack("<d", time.time()), 0, self.cache):
+        mine = _LOCK.pack(time.time(), os.getpid(), next(_turns))
+        while not self._uwsgi.cache_set(name, mine, 0, self.cache):
             held = self._uwsgi.cache_get(name, self.cache)
             if held is None and not self._uwsgi.cache_exists(name, self.cache) and self._is_full(name):
                 break  # nothing can be written, this lock neither
-            if held is not None and time.time() - struct.unpack("<d", held)[0] > _LOCK_SECONDS:
-                self._uwsgi.cache_del(name, self.cache)
+            if held is not None and self._is_abandoned(held):
+                self._unlock(name, held)
             time.sleep(0.0005)
         try:
             yield
         finally:
+            self._unlock(name, mine)
+
+    def _unlock(self, name: str, held: bytes) -> None:
+        """Free a lock, unless it is another's by now."""
+        if self._uwsgi.cache_get(name, self.cache) == held:
             self._uwsgi.cache_del(name, self.cache)
+
+    def _is_abandoned(self, held: bytes) -> bool:
+        """Whether who took this lock has died, or must have."""
+        if len(held) != _LOCK.size:
+            return True  # of an older version, from a cache that is kept in a file
+        taken, pid, _ = _LOCK.unpack(held)
+        if time.time() - taken > _LOCK_SECONDS:
+            return True
+        return "@" not in self.cache and not _lives(pid)  # another machine's processes are not to be seen
 
     def _is_full(self, name: str) -> bool:
         """Whether the cache takes nothing new at all."""
         probe = f"{name}_probe"
-        taken = self._uwsgi.cache_update(probe, b"", 1, self.cache)
+        taken = self._uwsgi.cache_update(probe, b"1", 1, self.cache)  # it refuses an empty value always
         self._uwsgi.cache_del(probe, self.cache)
         return not taken
 
@@ -183,3 +203,14 @@ class UWSGICache(BaseCache, cachelib.UWSGICache):
 def _name(key: str) -> str:
     """The name in the cache: uWSGI refuses long ones."""
     return key if len(key.encode()) <= _MAX_KEY_BYTES else f"~{sha256(key.encode()).hexdigest()}"
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
