@@ -25,12 +25,13 @@ SLOTS: Final = 4
 
 URL, PREFIX, GROUP = KINDS = ("url", "prefix", "group")
 
-_LONGEST: Final = 256
+LONGEST: Final = 256
+"""Characters of a target that is kept as it is."""
 
 
 def short(target: str) -> str:
     """A target that takes bounded room in a journal: a long one by its digest."""
-    if len(target) <= _LONGEST:
+    if len(target) <= LONGEST:
         return target
     return "#" + blake2b(target.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
@@ -105,4 +106,4 @@ class Dropped:
 
 def _of_url(parts: Parts) -> list[str]:
     """What purges of URLs that cover a key are dropped as: its path, or a digest."""
-    return [parts.path, *[short(target) for target in url_targets(parts) if len(target) > _LONGEST]]
+    return [parts.path, *[short(target) for target in url_targets(parts) if len(target) > LONGEST]]

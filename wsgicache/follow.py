@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from .codec import decode_mark, encode_mark
 from .entry import Entry, Stored
-from .journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, portions, short
+from .journal import Kind, Mark, Purge, PurgeIndex, Snapshot, Verdict, bounded, portions
 from .ready import ALWAYS, Trust
 from .stores import AtOnce, Store, tried
 from .stores.memo import MemoSlot
@@ -139,8 +139,7 @@ class Follower:
 
     def append(self, purges: Iterable[Purge], at: float) -> Mark:
         """Write purges to the journal; in force when this returns. Raises what the store raises."""
-        bounded = [purge._replace(target=short(purge.target)) for purge in purges]
-        return self.store.append(bounded, at)
+        return self.store.append(bounded(purges), at)
 
     def stand(self) -> Mark | None:
         """The mark to which this process has followed the journal; None: it has not begun."""
@@ -203,11 +202,7 @@ def append_all(store: Store, concerned: Sequence[Share], at: float) -> list[Mark
     at_once: AtOnce | None = getattr(store, "at_once", None)
     if at_once is None:
         return _all([tried(partial(share.follower.append, share.purges, at)) for share in concerned])
-    bounded = {
-        share.number: [purge._replace(target=short(purge.target)) for purge in share.purges]
-        for share in concerned
-    }
-    answers = at_once.append(bounded, at)
+    answers = at_once.append({share.number: bounded(share.purges) for share in concerned}, at)
     return _all([answers[share.number] for share in concerned])
 
 

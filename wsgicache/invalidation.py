@@ -20,7 +20,8 @@ def invalidations(admission: Admission, head: Head) -> Iterable[Purge]:
     own = f"{facts.scheme}://{admission.host}"
     yield Purge(Kind.URL, f"o{own}\0{facts.path}")
     for name in ("location", "content-location"):
-        path = _same_origin_path(head.fields.get(name), own, facts.path)
+        reference = head.fields.get(name)
+        path = None if reference is None else _same_origin_path(reference, own, facts.path)
         if path is not None:
             yield Purge(Kind.URL, f"o{own}\0{path}")
     groups = head.fields.get("cache-group-invalidation")
@@ -29,10 +30,8 @@ def invalidations(admission: Admission, head: Head) -> Iterable[Purge]:
             yield Purge(Kind.GROUP, group_target(group, own))
 
 
-def _same_origin_path(reference: str | None, origin: str, base: str) -> str | None:
+def _same_origin_path(reference: str, origin: str, base: str) -> str | None:
     """The path that a Location names, if it is on this origin (CON-19)."""
-    if reference is None:
-        return None
     try:
         url = urljoin(origin + quote(base.encode("latin-1", "replace")), reference.strip())
         named, path, _ = parse_url(url)

@@ -23,7 +23,7 @@ from enum import Enum
 from itertools import takewhile
 from typing import Final, NamedTuple
 
-from .dropped import SLOTS, Dropped
+from .dropped import LONGEST, SLOTS, Dropped
 from .dropped import short as short
 from .key import Parts, group_targets, prefix_targets, split_key, target_path, url_targets
 
@@ -43,6 +43,8 @@ class Kind(Enum):
     ALL = "all"
     META = "meta"
     """Covers nothing: something kept beside the entries changed, such as the switch of a rule."""
+
+    __hash__ = object.__hash__  # by identity, as they are compared: a purge is a key of the journal
 
 
 class Mark(NamedTuple):
@@ -110,9 +112,18 @@ _VALID: Final[Verdict] = Verdict.VALID
 """The member by itself: to read it from its enum costs as much as a call."""
 
 
+def bounded(purges: Iterable[Purge]) -> list[Purge]:
+    """Purges as a journal keeps them: see `short`."""
+    return [purge if len(purge.target) <= LONGEST else _shortened(purge) for purge in purges]
+
+
+def _shortened(purge: Purge) -> Purge:
+    return purge._replace(target=short(purge.target))
+
+
 def new_id() -> str:
     """A random id for an epoch or a record: 64 bits, so that two histories never look alike."""
-    return secrets.token_hex(8)
+    return f"{secrets.randbits(64):016x}"
 
 
 def portions(

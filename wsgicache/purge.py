@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from .entry import Entry
 from .follow import Follower, append_all, clear_all, last_of_all, shares
 from .inventory import Inventory
-from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict, short
+from .journal import Kind, Mark, Purge, PurgeIndex, Record, Snapshot, Verdict, bounded
 from .key import group_target, parse_url, path_target, prefix_target, url_target
 from .stores import Store, StoreError
 from .stores.rollcall import settle
@@ -104,7 +104,7 @@ def _reached(reach: Reach, older: list[Record]) -> Iterator[Entry]:
 
 def _hardened(snapshot: Snapshot, purges: Sequence[Purge]) -> list[Record]:
     """The records of a journal; those of the same purges, soft ones too, as hard: they were made before."""
-    same = {purge._replace(target=short(purge.target)) for purge in purges}
+    same = set(bounded(purges))
     return [
         record._replace(soft=False) if Purge(record.kind, record.target, record.soft) in same else record
         for record in snapshot.records

@@ -106,9 +106,9 @@ BUDGETS = {
     "hit, HEAD": ({"method": "HEAD"}, "hit", 11, 73),
     "bypass by query": ({"url": "/page?q=1"}, "detail=BYPASS_QUERY", 28, 155),
     "bypass by rule": ({"url": "/closed/{}"}, "detail=BYPASS_RULE", 28, 143),
-    "POST": ({"method": "POST"}, "fwd=method", 74, 310),
-    "miss": ({"url": "/page/{}"}, "stored", 79, 605),
-    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 105, 722),
+    "POST": ({"method": "POST"}, "fwd=method", 72, 304),
+    "miss": ({"url": "/page/{}"}, "stored", 78, 591),
+    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 104, 708),
     "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 53, 388),
     "miss that is private": (
         {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 449

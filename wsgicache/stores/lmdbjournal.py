@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from ..codec import DecodeError, decode_mark, decode_purge, encode_mark, encode_purge
-from ..journal import Mark, Purge, Record, Snapshot, new_id, short
+from ..journal import Mark, Purge, Record, Snapshot, bounded, new_id
 from .lmdbdropped import PIECE, PIECE_COST, Facts, Table, drop, read_table, to_table
 from .lmdbentries import Work
 from .lmdbhandle import Handle
@@ -65,10 +65,10 @@ class Books:
     def append(self, mark: Mark, purges: list[Purge], at: float, limit: int) -> Mark:
         """Number the purges and add them; drop what was purged longest ago where there are too many."""
         epoch, seq, nonce = mark
-        for purge in purges:
+        for purge in bounded(purges):
             self._remember_nonce(seq, nonce)
             seq, nonce = seq + 1, new_id()
-            self._add(purge._replace(target=short(purge.target)), seq, nonce, at)
+            self._add(purge, seq, nonce, at)
         counts = self._work.space(self._space)
         most = self._work.handle.map_size // _LARGEST_SHARE
         while counts.records and (counts.records > limit or self._work.totals.journal > most):

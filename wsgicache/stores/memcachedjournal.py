@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from ..codec import DecodeError, decode_mark, decode_purge, encode_mark, encode_purge
-from ..journal import Mark, Purge, Record, Snapshot, new_id, short
+from ..journal import Mark, Purge, Record, Snapshot, bounded, new_id
 from . import StoreError
 from .memcachedservers import Refused, Server
 
@@ -134,7 +134,7 @@ class ServerJournal:
     def append(self, purges: Iterable[Purge], at: float) -> Mark | None:
         """Write purges; None where there were none."""
         mark: Mark | None = None
-        left = iter([purge._replace(target=short(purge.target)) for purge in purges])
+        left = iter(bounded(purges))
         while together := [*islice(left, _TOGETHER)]:
             try:
                 mark = self._append(together, at)
