@@ -421,9 +421,11 @@ def test_dsk_01_a_child_opens_a_file_of_its_own(directory, store):
 
 
 @needs_fork
-def test_con_15_forked_while_threads_use_the_store(directory, store):
+def test_con_15_forked_while_threads_use_the_store(directory):
     """No lock that was held at the fork stops the child, and no transaction of a thread that it has not
     got is touched; the threads themselves notice nothing."""
+    # Too large to be filled by what is written while one of them, in a transaction, waits for its turn.
+    store = open_lmdb(directory, max_bytes=1_000_000_000)
     done, errors = threading.Event(), []
 
     def use(number):
@@ -448,6 +450,7 @@ def test_con_15_forked_while_threads_use_the_store(directory, store):
             thread.join()
     assert errors == []
     assert counts_agree(store) == 5
+    store.close()
 
 
 def use_once(store, turn):
