@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -28,6 +29,8 @@ from .queueing import Queue, groups_of
 from .ready import AGES
 from .sending import chunks_of, close
 
+_SHORT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""What is said of the process or the machine, and nothing of a file."""
 _STORE_DOWN: Final[Reason] = Reason.STORE_DOWN
 """The member by itself: to read it from its enum costs as much as a call."""
 
@@ -550,10 +553,17 @@ class _FileGone(Exception):
 
 
 def _opened(made: Answer, environ: Environ | None) -> Iterable[bytes]:
-    """The chunks of an answer, of which a file may be opened."""
+    """The chunks of an answer, of which a file may be opened.
+
+    Raises:
+        _FileGone: the file cannot be had.
+        OSError: no file can, at the moment.
+    """
     try:
         return chunks_of(made, environ)
     except OSError as error:
+        if error.errno in _SHORT_OF:
+            raise
         raise _FileGone from error
 
 

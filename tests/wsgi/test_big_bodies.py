@@ -474,6 +474,32 @@ def test_an_entry_whose_file_is_gone_goes_too(new, tmp_path):
     assert cache.engine.store.stats()["entries"] == 0
 
 
+@contextmanager
+def no_more_files():
+    """A process that has all the files open that it may have."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_that_has_no_file_left_to_open_keeps_what_is_stored(new, caplog):
+    app = Download(BODY)
+    cache = new(app)
+    ask(cache, "/f")
+    with no_more_files():
+        reply = ask(cache, "/f")
+    assert (reply.cache["fwd"], reply.cache["detail"], reply.body) == ("miss", "CACHE_FAULT", BODY)
+    assert "Too many open files" in caplog.text
+    assert ask(cache, "/f").is_hit
+    assert app.calls == 2
+
+
 def test_parts_that_nobody_begins_to_read_are_closed(in_file):
     made = answer(entry_of(in_file), Facts(make_environ("/f", headers={"Range": "bytes=1-9"})))
     for taken in (0, 1):
