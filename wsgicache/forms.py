@@ -137,16 +137,24 @@ class Forms:
     ) -> None:
         """A page was stored: forms become those of the new one where that says the same, and go otherwise.
 
+        What the store raises is told, not raised: the page itself is stored.
+
         Args:
             page: the variant key of the page.
             before: the page that it replaced, if that may lend it its forms.
             known: the variants that the record of varying fields names.
         """
-        if before is None or not says_the_same(plain, before):
-            return self.drop(page, known, follower.store)
-        places = _forms_of(page, known)
-        if not places:
-            return None
+        try:
+            if before is None or not says_the_same(plain, before):
+                self.drop(page, known, follower.store)
+            elif places := _forms_of(page, known):
+                self._renew(page, places, plain, before, follower)
+        except Exception as error:
+            self._failed(error)
+
+    def _renew(
+        self, page: str, places: Sequence[str], plain: Entry, before: Entry, follower: Follower
+    ) -> None:
         forms, _ = follower.get(places)
         kept = {}
         for place, form in zip(places, forms, strict=True):
@@ -156,7 +164,6 @@ class Forms:
             else:
                 follower.store.delete(place)
         self._look_again(follower, page, plain, kept)
-        return None
 
     # --- taking back -------------------------------------------------------------------------------
 

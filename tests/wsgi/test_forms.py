@@ -985,6 +985,30 @@ def test_a_store_that_fails_while_a_form_is_stored_costs_nothing_but_the_form():
     assert coding(site.made()) == "gzip"
 
 
+@pytest.mark.parametrize("body", [BODY, BODY[::-1]], ids=["says the same", "says something else"])
+@pytest.mark.parametrize("failing", ["get", "set", "delete"])
+def test_a_store_that_fails_once_a_page_is_stored_does_not_unsay_it(failing, body, monkeypatch):
+    store = FailingStore()
+    site = Site(page(SHORT), store=store)
+    site.made()
+    site.tick(11)
+    site.app.answers(page(SHORT, body=body))
+    follow = site.cache.engine.forms.follow
+
+    def fails(*args):
+        store.failing.add(failing)
+        follow(*args)
+        store.failing.clear()
+
+    monkeypatch.setattr(site.cache.engine.forms, "follow", fails)
+    assert site.ask(headers={}).stored
+    reasons = site.cache.stats()["reasons"]
+    assert (reasons["STORED"], reasons.get("NOT_STORED_STORE", 0)) == (2, 0)
+    assert site.ask(headers={}).body == body
+    reply = site.ask()
+    assert DECODE[reply.field("content-encoding")](reply.body) == body
+
+
 # --- what people see ----------------------------------------------------------------------------------
 
 
