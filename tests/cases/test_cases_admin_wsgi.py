@@ -2,7 +2,7 @@
 
 import http_sf
 import pytest
-from case_helpers import HTML, Site, control, page
+from sites import HTML, Site, control, page
 
 from wsgicache import Rule, WSGICache
 from wsgicache.testing import FakeClock, ScriptedApp, ask, run

@@ -3,7 +3,7 @@
 from urllib.parse import parse_qsl
 
 import pytest
-from case_helpers import HTML, VICTIM, Site, control, page
+from sites import HTML, VICTIM, Site, control, page
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from wsgicache import Reason, Rule, WSGICache
@@ -408,7 +408,7 @@ def test_cpd_06_an_empty_answer_does_not_replace_a_page(status, value):
     site.clock.tick(20)
     site.app.answers(control(value, status=status, body=b""))
     assert not site.ask(headers={"X-Middleware-Prefetch": "1"}).is_hit
-    assert site.reasons()["NOT_STORED_EMPTY"] == 1
+    assert site.count(Reason.NOT_STORED_EMPTY) == 1
     site.app.answers(control("max-age=10", ("ETag", '"a"')))
     assert site.ask().body == b"page"
 

@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from case_helpers import PATIENCE, Site, Started, control, page
+from sites import PATIENCE, Site, Started, control, page
 
 import wsgicache
 from wsgicache import Reason, Rule, WSGICache
@@ -57,7 +57,7 @@ def test_res_03_a_huge_response_streams_through(announced):
     tracemalloc.stop()
     assert received == len(chunk) * count
     assert peak < 3 << 20, "nothing is kept past max_body_bytes"
-    assert site.reasons()["NOT_STORED_TOO_LARGE"] == 1
+    assert site.count(Reason.NOT_STORED_TOO_LARGE) == 1
     assert site.cache.store.stats()["entries"] == 0
 
 
@@ -86,7 +86,7 @@ def test_res_04_an_event_stream_is_neither_kept_nor_waited_for(kind):
     for _ in range(1000):
         next(leader)
     iterable.close()
-    assert site.reasons()["NOT_STORED_STREAM"] == 1
+    assert site.count(Reason.NOT_STORED_STREAM) == 1
 
 
 def test_res_04_another_endless_body_holds_nobody_longer_than_the_limits():
@@ -103,7 +103,7 @@ def test_res_04_another_endless_body_holds_nobody_longer_than_the_limits():
     for _ in range(1000):
         next(leader)
     iterable.close()
-    assert site.reasons()["NOT_STORED_TOO_LARGE"] == 1
+    assert site.count(Reason.NOT_STORED_TOO_LARGE) == 1
 
 
 def test_res_04_followers_of_a_body_that_grew_too_large_go_to_the_app():
@@ -224,7 +224,7 @@ def test_int_01_fewer_bytes_than_announced(kind):
     site = Site(page(("Content-Length", "100"), body=body))
     for _ in range(2):
         assert len(site.ask().body) == 60
-    assert site.reasons()["NOT_STORED_INCOMPLETE"] == 2
+    assert site.count(Reason.NOT_STORED_INCOMPLETE) == 2
     assert site.cache.store.stats()["entries"] == 0
 
 
@@ -268,7 +268,7 @@ def test_int_02_a_body_that_raises():
     with pytest.raises(RuntimeError, match="the body broke"):
         first.result()
     assert second.result().body == b"whole"
-    assert site.reasons()["NOT_STORED_BROKEN_OFF"] == 1
+    assert site.count(Reason.NOT_STORED_BROKEN_OFF) == 1
 
 
 def test_int_03_a_client_that_goes_away():

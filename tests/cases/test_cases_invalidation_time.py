@@ -5,7 +5,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from case_helpers import Site, control, page
+from sites import Site, control, page
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.stores.memory import MemoryStore

@@ -4,11 +4,11 @@ import itertools
 import zlib
 
 import pytest
-from case_helpers import HTML, VICTIM, Site, control, page
 from hypothesis import given
 from hypothesis import strategies as st
+from sites import HTML, VICTIM, Site, control, page
 
-from wsgicache import Rule
+from wsgicache import Reason, Rule
 from wsgicache.entry import Entry
 from wsgicache.facts import Facts
 from wsgicache.options import settings_from
@@ -363,7 +363,7 @@ def test_prv_13_a_csrf_token_without_set_cookie(text):
     for _ in range(2):
         site.ask()
     assert site.app.calls == 2
-    assert site.reasons()["NOT_STORED_TOKEN"] == 2
+    assert site.count(Reason.NOT_STORED_TOKEN) == 2
 
 
 def test_prv_17_fields_that_name_one_user_or_hop():

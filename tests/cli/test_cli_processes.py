@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))
 import servers_redis
 from ports import free_port
 from servers_memcached import memcached
+from waiting import PATIENCE
 
 SECRET = "a secret that nobody guesses"
 RULES = {
@@ -275,7 +276,7 @@ def test_no_colour_when_piped_and_colour_on_a_terminal(running, store):
         while chunk := _read(leader):
             printed += chunk
         os.close(leader)
-        assert popen.wait(30) == 0
+        assert popen.wait(PATIENCE) == 0
         assert (b"\x1b[32m" in printed) is coloured, printed
         assert b"fresh" in printed
 

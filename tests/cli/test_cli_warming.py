@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 import cli_site
 import pytest
 from cli_helpers import complaint, lines, run, say
+from waiting import PATIENCE
 
 from wsgicache import WSGICache
 from wsgicache.sitemap import SitemapError
@@ -301,7 +302,7 @@ def test_the_limit_is_kept_and_said(cache, app):
 
 def test_so_many_at_once_and_no_more(cache, app):
     most, running, lock = [0], [0], threading.Lock()
-    both = threading.Barrier(3, timeout=20)
+    both = threading.Barrier(3, timeout=PATIENCE)
 
     def answer(environ):
         with lock:

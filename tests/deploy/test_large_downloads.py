@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from big_app import CHUNK, SIZE, chunk
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 BOUND = 24 << 20
@@ -54,7 +55,7 @@ def running(kind, store, tmp_path):
         # waitress ends at once by SIGTERM, as if it was killed: whoever comes next sweeps
         process.send_signal(signal.SIGINT if kind == "waitress" else signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -21,6 +21,7 @@ import pytest
 from flask import Flask
 from flask_helpers import close_backend, running
 from ports import free_port
+from waiting import PATIENCE
 
 from wsgicache.flask import Cache, backends
 from wsgicache.flask.backends import memcacheclients
@@ -315,17 +316,17 @@ def test_two_workers_compute_once_where_adding_is_atomic(make):
         def f():
             runs.append(1)
             entered.set()
-            assert go.wait(30)
+            assert go.wait(PATIENCE)
             return "value"
 
         calls.append(f)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(calls[0])
-        assert entered.wait(10)
+        assert entered.wait(PATIENCE)
         assert workers[1].link.lease(calls[1].make_cache_key(calls[1].uncached)) is None
         second = pool.submit(calls[1])
         go.set()
-        assert first.result(30) == second.result(30) == "value"
+        assert first.result(PATIENCE) == second.result(PATIENCE) == "value"
     assert runs == [1]
 
 

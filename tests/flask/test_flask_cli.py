@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 import wsgicache
 
@@ -62,7 +63,7 @@ def workers(environ):
     yield [asked(process) for process in started]
     for process in started:
         process.stdin.close()
-        process.wait(20)
+        process.wait(PATIENCE)
         process.stdout.close()
 
 

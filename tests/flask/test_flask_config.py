@@ -18,6 +18,7 @@ from cachelib.serializers import JSONSerializer
 from flask import Flask
 from flask_helpers import running
 from ports import free_port
+from waiting import PATIENCE
 
 import wsgicache.flask
 from wsgicache.flask import Cache, backends
@@ -521,10 +522,10 @@ def test_google_cloud_storage_counts_and_adds_by_generation():
     try:
         with ThreadPoolExecutor(4) as pool:
             for future in [pool.submit(lambda: [backend.inc("n") for _ in range(25)]) for _ in range(4)]:
-                future.result(30)
+                future.result(PATIENCE)
             assert backend.get("n") == 100
             added = [pool.submit(lambda n=n: backend.add(f"{n % 10}", n)) for n in range(40)]
-            assert sum(future.result(30) for future in added) == 10
+            assert sum(future.result(PATIENCE) for future in added) == 10
     finally:
         module._ATTEMPTS = module_attempts
     backend.set("n", 5, 100)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from waiting import PATIENCE
 
 
 def test_counters_count_up_and_down_from_nothing(make_cache, backend):
@@ -31,7 +32,7 @@ def test_no_increment_is_lost(make_cache, backend):
 
     with ThreadPoolExecutor(threads) as pool:
         for future in [pool.submit(count) for _ in range(threads)]:
-            future.result(30)
+            future.result(PATIENCE)
     assert cache.get("n") == each * threads
 
 
@@ -219,14 +220,14 @@ def test_get_or_set_makes_it_once(make_cache):
     def make():
         runs.append(1)
         entered.set()
-        assert go.wait(10)
+        assert go.wait(PATIENCE)
         return "value"
 
     with ThreadPoolExecutor(5) as pool:
         futures = [pool.submit(cache.get_or_set, "key", make) for _ in range(5)]
-        assert entered.wait(5)
+        assert entered.wait(PATIENCE)
         go.set()
-        assert {future.result(10) for future in futures} == {"value"}
+        assert {future.result(PATIENCE) for future in futures} == {"value"}
     assert runs == [1]
 
 
@@ -279,5 +280,5 @@ def test_more_threads_than_connections_wait_their_turn(make_cache):
         cache.set("key", 1)
         with ThreadPoolExecutor(24) as pool:
             found = [pool.submit(cache.get, "key") for _ in range(200)]
-            assert {future.result(30) for future in found} == {1}
+            assert {future.result(PATIENCE) for future in found} == {1}
         assert not cache.link.is_down

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from waiting import PATIENCE
 
 from wsgicache.flask import Unavailable
 from wsgicache.flask.prefixes import JOURNAL, MAX_PREFIXES
@@ -76,15 +77,15 @@ def test_what_was_being_computed_when_its_group_was_purged_is_not_kept(make_cach
     def f():
         runs.append(1)
         entered.set()
-        assert go.wait(10)
+        assert go.wait(PATIENCE)
         return len(runs)
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(f)
-        assert entered.wait(5)
+        assert entered.wait(PATIENCE)
         cache.purge_groups("posts")
         go.set()
-        assert future.result(10) == 1
+        assert future.result(PATIENCE) == 1
     assert f() == 2
     assert f() == 2
 
@@ -169,7 +170,7 @@ def test_prefixes_deleted_at_once_by_several_workers_are_all_deleted(make_cache,
     caches = [make_cache(shared) for _ in range(3)]
     names = [f"{n}/" for n in range(18)]
     caches[0].set_many({f"{name}key": name for name in names})
-    ready = threading.Barrier(len(names), timeout=10)
+    ready = threading.Barrier(len(names), timeout=PATIENCE)
 
     def delete(at):
         ready.wait()
@@ -177,7 +178,7 @@ def test_prefixes_deleted_at_once_by_several_workers_are_all_deleted(make_cache,
 
     with ThreadPoolExecutor(len(names)) as pool:
         for future in [pool.submit(delete, at) for at in range(len(names))]:
-            future.result(30)
+            future.result(PATIENCE)
     for cache in caches:
         assert cache.get_many(*[f"{name}key" for name in names]) == [None] * len(names)
         assert set(cache.link.prefixes.generations) == set(names)
@@ -206,7 +207,7 @@ def test_a_lock_that_others_hand_on_quickly_is_waited_for(make_cache, shared, mo
 def test_two_threads_delete_prefixes_in_memory(make_cache):
     cache = make_cache()
     names = [f"{n}/" for n in range(16)]
-    ready = threading.Barrier(len(names), timeout=10)
+    ready = threading.Barrier(len(names), timeout=PATIENCE)
 
     def delete(name):
         ready.wait()
@@ -214,7 +215,7 @@ def test_two_threads_delete_prefixes_in_memory(make_cache):
 
     with ThreadPoolExecutor(len(names)) as pool:
         for future in [pool.submit(delete, name) for name in names]:
-            future.result(10)
+            future.result(PATIENCE)
     assert set(cache.link.prefixes.generations) == set(names)
 
 

@@ -10,6 +10,7 @@ from time import monotonic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from wsgicache.flask import Cache
 from wsgicache.flask.arguments import UnkeyableArgument, encoded
@@ -390,7 +391,7 @@ def test_no_count_is_lost_among_threads(make_cache):
     f()
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(lambda: [f() for _ in range(500)]) for _ in range(4)]:
-            future.result(30)
+            future.result(PATIENCE)
     (row,) = cache.stats().values()
     assert (row["hits"], row["misses"]) == (2000, 1)
 

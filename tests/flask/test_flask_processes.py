@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 import wsgicache
 
@@ -53,7 +54,7 @@ class Process:
         self.process.stdin.close()
         if self.process.poll() is None:
             try:
-                self.process.wait(10)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

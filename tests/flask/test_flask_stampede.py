@@ -8,6 +8,7 @@ import pytest
 from flask import Flask, render_template_string
 from flask_helpers import BACKENDS
 from jinja2.exceptions import UndefinedError
+from waiting import PATIENCE
 
 from wsgicache.flask import Cache, make_template_fragment_key
 
@@ -25,7 +26,7 @@ class Slow:
         with self._lock:
             self.runs += 1
         self.entered.set()
-        assert self.go.wait(10)
+        assert self.go.wait(PATIENCE)
         return value
 
 
@@ -44,9 +45,9 @@ def test_twenty_threads_run_a_function_once(make_cache, backend):
         return slow()
 
     futures, pool = ask_at_once(f)
-    assert slow.entered.wait(5)
+    assert slow.entered.wait(PATIENCE)
     slow.go.set()
-    assert {future.result(10) for future in futures} == {"value"}
+    assert {future.result(PATIENCE) for future in futures} == {"value"}
     assert slow.runs == 1
     pool.shutdown()
 
@@ -61,9 +62,9 @@ def test_twenty_requests_run_a_view_once(make_cache):
         return slow()
 
     futures, pool = ask_at_once(lambda: cache.app.test_client().get("/page").text)
-    assert slow.entered.wait(5)
+    assert slow.entered.wait(PATIENCE)
     slow.go.set()
-    assert {future.result(10) for future in futures} == {"value"}
+    assert {future.result(PATIENCE) for future in futures} == {"value"}
     assert slow.runs == 1
     pool.shutdown()
 
@@ -78,9 +79,9 @@ def test_twenty_threads_render_a_fragment_once(make_cache):
             return render_template_string("{% cache 60, 'x' %}<{{ slow() }}>{% endcache %}")
 
     futures, pool = ask_at_once(page)
-    assert slow.entered.wait(5)
+    assert slow.entered.wait(PATIENCE)
     slow.go.set()
-    assert {future.result(10) for future in futures} == {"<value>"}
+    assert {future.result(PATIENCE) for future in futures} == {"<value>"}
     assert slow.runs == 1
     pool.shutdown()
 
@@ -96,10 +97,10 @@ def test_a_fragment_that_was_deleted_while_it_was_rendered_is_not_kept(make_cach
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(page)
-        assert slow.entered.wait(5)
+        assert slow.entered.wait(PATIENCE)
         cache.delete(make_template_fragment_key("x"))
         slow.go.set()
-        assert future.result(10) == "value"
+        assert future.result(PATIENCE) == "value"
     assert cache.get(make_template_fragment_key("x")) is None
 
 
@@ -129,10 +130,10 @@ def test_two_workers_run_a_function_once_where_add_is_atomic(make_cache, shared)
         calls.append(f)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(calls[0])
-        assert slow.entered.wait(5)
+        assert slow.entered.wait(PATIENCE)
         second = pool.submit(calls[1])
         slow.go.set()
-        assert first.result(10) == second.result(10) == "value"
+        assert first.result(PATIENCE) == second.result(PATIENCE) == "value"
     assert slow.runs == 1
 
 
@@ -151,7 +152,7 @@ def test_a_lease_is_given_back(make_cache, shared):
 
 def test_followers_of_an_unkept_answer_run_side_by_side(make_cache):
     cache = make_cache(CACHE_WAIT_TIMEOUT=5)
-    together = threading.Barrier(4, timeout=5)
+    together = threading.Barrier(4, timeout=PATIENCE)
     slow = Slow()
 
     @cache.memoize(60, response_filter=lambda value: False)
@@ -163,11 +164,11 @@ def test_followers_of_an_unkept_answer_run_side_by_side(make_cache):
 
     pool = ThreadPoolExecutor(5)
     leader = pool.submit(f)
-    assert slow.entered.wait(5)
+    assert slow.entered.wait(PATIENCE)
     followers = [pool.submit(f) for _ in range(4)]
     slow.go.set()
-    assert leader.result(10) == "value"
-    assert [follower.result(10) for follower in followers] == ["own"] * 4
+    assert leader.result(PATIENCE) == "value"
+    assert [follower.result(PATIENCE) for follower in followers] == ["own"] * 4
     pool.shutdown()
 
 
@@ -185,12 +186,12 @@ def test_an_error_frees_the_followers_and_is_not_kept(make_cache):
 
     with ThreadPoolExecutor(2) as pool:
         leader = pool.submit(f)
-        assert slow.entered.wait(5)
+        assert slow.entered.wait(PATIENCE)
         follower = pool.submit(f)
         slow.go.set()
         with pytest.raises(ValueError, match="first"):
-            leader.result(10)
-        assert follower.result(10) == "second"
+            leader.result(PATIENCE)
+        assert follower.result(PATIENCE) == "second"
 
 
 def test_a_function_that_calls_itself_does_not_wait_for_itself(make_cache):
@@ -208,7 +209,7 @@ def test_a_function_that_calls_itself_does_not_wait_for_itself(make_cache):
 
 def test_two_that_need_each_other_do_not_wait_for_ever(make_cache):
     cache = make_cache(CACHE_WAIT_TIMEOUT=60)
-    inside = threading.Barrier(2, timeout=5)
+    inside = threading.Barrier(2, timeout=PATIENCE)
     entered = threading.local()
 
     def enter():
@@ -229,7 +230,7 @@ def test_two_that_need_each_other_do_not_wait_for_ever(make_cache):
 
     with ThreadPoolExecutor(2) as pool:
         results = [pool.submit(c, 2), pool.submit(d, 2)]
-        assert all(result.result(10) in ("c", "d") for result in results)
+        assert all(result.result(PATIENCE) in ("c", "d") for result in results)
 
 
 def test_what_was_deleted_while_it_was_computed_is_not_kept(make_cache):
@@ -242,10 +243,10 @@ def test_what_was_deleted_while_it_was_computed_is_not_kept(make_cache):
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(f)
-        assert slow.entered.wait(5)
+        assert slow.entered.wait(PATIENCE)
         cache.delete("key")
         slow.go.set()
-        assert future.result(10) == "value"
+        assert future.result(PATIENCE) == "value"
     assert cache.get("key") is None
 
 
@@ -253,7 +254,7 @@ def test_what_was_deleted_while_a_follower_computed_alone_is_not_kept(make_cache
     """One that no longer waits computes beside the leader: a delete reaches both."""
     cache = make_cache(CACHE_WAIT_TIMEOUT=0)
     slow = Slow()
-    both = threading.Barrier(3, timeout=5)
+    both = threading.Barrier(3, timeout=PATIENCE)
 
     @cache.cached(60, key_prefix="key")
     def f():
@@ -265,7 +266,7 @@ def test_what_was_deleted_while_a_follower_computed_alone_is_not_kept(make_cache
         both.wait()
         cache.delete("key")
         slow.go.set()
-        assert {future.result(10) for future in futures} == {"value"}
+        assert {future.result(PATIENCE) for future in futures} == {"value"}
     assert slow.runs == 2
     assert cache.get("key") is None
     assert not cache.link.flights._alone
@@ -283,10 +284,10 @@ def test_what_another_worker_computes_is_not_kept_when_it_was_deleted(make_cache
         slow.entered.clear(), slow.go.clear()
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(f)
-            assert slow.entered.wait(5)
+            assert slow.entered.wait(PATIENCE)
             delete("key")
             slow.go.set()
-            assert future.result(10) == "value"
+            assert future.result(PATIENCE) == "value"
         assert deleting.get("key") is None
     assert f() == "value"
     assert deleting.get("key") == "value"
@@ -311,11 +312,11 @@ def test_what_another_worker_computes_is_not_kept_when_its_prefix_was_deleted(ma
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(f)
-        assert slow.entered.wait(5)
+        assert slow.entered.wait(PATIENCE)
         deleting.delete_prefix("blog/")
         computing.link._journal_read = 0.0  # what a second's delay would do
         slow.go.set()
-        assert future.result(10) == "value"
+        assert future.result(PATIENCE) == "value"
     assert deleting.get("blog/1") is None
     assert computing.get("blog/1") is None
     assert f() == "value"
@@ -334,10 +335,10 @@ def test_forgotten_while_computed_is_not_kept_by_any_worker(make_cache, name):
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(f)
-        assert slow.entered.wait(5)
+        assert slow.entered.wait(PATIENCE)
         cache.delete_memoized(f)
         slow.go.set()
-        future.result(10)
+        future.result(PATIENCE)
     f()
     assert slow.runs == 2
 
@@ -359,20 +360,20 @@ def test_a_forked_child_refreshes_what_its_parent_was_refreshing(make_cache):
 
     cache = make_cache()
     go = threading.Event()
-    assert cache.refresher.ask("key", lambda: go.wait(10), False)
+    assert cache.refresher.ask("key", lambda: go.wait(PATIENCE), False)
     assert not cache.refresher.ask("key", lambda: None, False)
     parents = list(cache.refresher._running.values())
     refresher._after_fork()  # what a fork calls in the child
     assert cache.refresher.ask("key", lambda: None, False)
     go.set()
     for thread in parents:
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 def test_nobody_waits_for_what_is_never_kept(make_cache):
     """After one answer that was not to be kept, the next callers run side by side at once."""
     cache = make_cache(CACHE_WAIT_TIMEOUT=30)
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=PATIENCE)
     kept = []
 
     @cache.memoize(60, response_filter=lambda value: bool(kept))
@@ -385,7 +386,7 @@ def test_nobody_waits_for_what_is_never_kept(make_cache):
     f()
     started.append(True)
     with ThreadPoolExecutor(3) as pool:
-        assert {future.result(10) for future in [pool.submit(f) for _ in range(3)]} == {"value"}
+        assert {future.result(PATIENCE) for future in [pool.submit(f) for _ in range(3)]} == {"value"}
     kept.append(True)
     f()
     assert not cache.link.flights.is_unkept(f.make_cache_key(f.uncached))
@@ -403,7 +404,7 @@ def test_a_head_does_not_end_the_waiting(make_cache):
 
 def test_what_keeps_nothing_makes_nobody_wait():
     cache = Cache(Flask("null"), config={"CACHE_TYPE": "NullCache", "CACHE_NO_NULL_WARNING": True})
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=PATIENCE)
 
     @cache.memoize(60)
     def f():
@@ -411,7 +412,7 @@ def test_what_keeps_nothing_makes_nobody_wait():
         return "value"
 
     with ThreadPoolExecutor(3) as pool:
-        assert {future.result(10) for future in [pool.submit(f) for _ in range(3)]} == {"value"}
+        assert {future.result(PATIENCE) for future in [pool.submit(f) for _ in range(3)]} == {"value"}
 
 
 # --- stale while revalidate, jitter, timeouts of results ----------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from flask_helpers import answers
 from ports import free_port
+from waiting import PATIENCE
 
 import wsgicache
 from wsgicache.flask.contrib.uwsgicache import UWSGICache
@@ -55,14 +56,14 @@ def uwsgi(tmp_path_factory):
         yield ask
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE)
 
 
 @pytest.fixture
 def line():
     """What the workers call when they are at work."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(30)
+        listening.settimeout(PATIENCE)
         yield listening
 
 

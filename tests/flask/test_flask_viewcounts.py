@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from flask import Blueprint, Flask, abort
+from waiting import PATIENCE
 
 from wsgicache import Rule
 from wsgicache.flask import SiteCache
@@ -199,10 +200,10 @@ def test_a_worker_that_only_has_hits_reports_too(app, monkeypatch):
     shared.incr_many = lambda deltas: (real(deltas), told.set())
     counts = counts_over(app, shared)
     counts.called("/post/1", "post")
-    assert told.wait(10)
+    assert told.wait(PATIENCE)
     told.clear()
     counts.pages.row("post").fast.add()  # all that the hit path does
-    assert told.wait(10)
+    assert told.wait(PATIENCE)
     assert (shared.held["calls<post>"], shared.held["hits<post>"]) == (1, 1)
 
 
@@ -214,7 +215,7 @@ def test_the_thread_goes_with_its_site(app, monkeypatch):
     assert thread.is_alive()
     del counts
     gc.collect()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert gone() is None
 

@@ -4,6 +4,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from waiting import PATIENCE
+
 from wsgicache import Rule, WSGICache
 from wsgicache.collapse import State
 from wsgicache.journal import Kind, Purge
@@ -74,12 +76,12 @@ class Flight:
         while cls.up:
             flight = cls.up.pop()
             flight._gate.open()
-            flight._thread.join(20)
+            flight._thread.join(PATIENCE)
 
     def land(self):
         """Let it go on; its reply."""
         self._gate.open()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert self._reply is not None, "the request never ended"
         return self._reply
 
@@ -131,7 +133,7 @@ class Newcomer:
         return self._thread.is_alive()
 
     def reply(self):
-        self._thread.join(20)
+        self._thread.join(PATIENCE)
         assert self._reply is not None, "the request never ended"
         return self._reply
 

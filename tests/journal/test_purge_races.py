@@ -18,6 +18,7 @@ from race_helpers import (
     Workers,
     post,
 )
+from waiting import PATIENCE
 
 from wsgicache import Rule, WSGICache
 from wsgicache.stores import StoreError
@@ -403,7 +404,7 @@ def test_the_second_question_is_born_at_a_mark_of_its_own(kind):
     site.version = 3
     cache.purge(PATH)
     second.open()
-    landing.join(10)
+    landing.join(PATIENCE)
     (reply,) = thread_reply
     assert (reply.body, reply.stored) == (b"v2", False)
     assert ask(cache, PATH).body == b"v3"

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from race_helpers import queue_of
+from waiting import PATIENCE
 
 from wsgicache import Rule, WSGICache, fill, queueing
 from wsgicache.dropped import Dropped
@@ -162,7 +163,7 @@ class Machine(RuleBasedStateMachine):
         for asked in getattr(self, "held", []):
             asked.gate.open()
         for asked in [*getattr(self, "held", []), *getattr(self, "waiting", [])]:
-            asked.join(20)
+            asked.join(PATIENCE)
         if hasattr(self, "store"):
             stats = self.store.stats()
             assert stats["bytes"] <= stats["max_bytes"]
@@ -236,7 +237,7 @@ class Machine(RuleBasedStateMachine):
 
     def let_go(self, asked):
         asked.gate.open()
-        asked.join(20)
+        asked.join(PATIENCE)
         assert asked.is_done, "a request never ended"
         self.check(asked, None)
         self.settle_waiting()

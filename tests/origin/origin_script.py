@@ -16,7 +16,7 @@ from wsgicache.testing import Gate
 
 Headers = list[tuple[str, str]]
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which something that should come is given up."""
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 PROXY = Path(__file__).resolve().parents[2] / "examples" / "proxy.py"
-PATIENCE = 20.0
-"""Seconds that nothing here takes unless something is wrong."""
 
 Script = bytes | Callable[["Line"], None]
 

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from policy_helpers import PATIENCE, Site, Started, control, page
+from sites import PATIENCE, Site, Started, control, page
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.early import lead

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from policy_helpers import Site, control, page
+from sites import Site, control, page
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.entry import Entry

@@ -1,7 +1,7 @@
 """House rules 1 and 2: the response decides, never the URL's shape; what gets a lifetime, and which."""
 
 import pytest
-from policy_helpers import Site, control, page
+from sites import Site, control, page
 
 from wsgicache import Reason, Rule
 from wsgicache.fields import http_date

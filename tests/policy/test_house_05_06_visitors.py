@@ -1,7 +1,7 @@
 """House rules 5 and 6: credentials and cookies bypass, unless the response says that it is public."""
 
 import pytest
-from policy_helpers import Site, control, page
+from sites import Site, control, page
 
 from wsgicache import Rule
 from wsgicache.key import matches_any

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_helpers import Site, control, page
+from sites import Site, control, page
 
 from wsgicache import Rule
 

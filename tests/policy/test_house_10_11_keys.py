@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_helpers import Site, page
+from sites import Site, page
 
 from wsgicache import Rule
 from wsgicache.facts import Facts

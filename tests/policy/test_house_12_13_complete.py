@@ -2,7 +2,7 @@
 the store. How bytes pass through is tested in tests/wsgi; here it is what is decided."""
 
 import pytest
-from policy_helpers import FirstHeld, Site, Started, control, page
+from sites import FirstHeld, Site, Started, control, page
 
 from wsgicache import Reason
 from wsgicache.testing import make_environ

@@ -6,7 +6,7 @@ import logging
 import tracemalloc
 
 import pytest
-from policy_helpers import FirstHeld, Site, Started, control, page
+from sites import FirstHeld, Site, Started, control, page
 
 from wsgicache import Reason, Rule, WSGICache, wsgi
 from wsgicache.codec import DecodeError, decode, encode

@@ -7,7 +7,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_helpers import HTML, TEXT, Site, page
+from sites import HTML, TEXT, Site, page
 
 from wsgicache import Rule
 from wsgicache.tokens import holds_token

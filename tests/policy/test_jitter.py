@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from policy_helpers import Site, control, page
+from sites import Site, control, page
 
 from wsgicache import Rule
 from wsgicache.fields import http_date

@@ -5,7 +5,7 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_helpers import FirstHeld, Site, Started, control, page
+from sites import FirstHeld, Site, Started, control, page
 
 from wsgicache import Outcome, Reason, Rule
 from wsgicache.observe import Observer, Tally

@@ -1,7 +1,7 @@
 """Options come from keywords, ini strings, mappings and the environment, through one table."""
 
 import pytest
-from policy_helpers import Site, page
+from sites import Site, page
 
 from wsgicache import Rule, WSGICache
 from wsgicache.config import configure, from_ini, from_prefixed

@@ -7,7 +7,7 @@ import types
 
 import pytest
 from paste.deploy import loadapp
-from policy_helpers import page
+from sites import page
 
 from wsgicache import WSGICache
 from wsgicache.options import OptionError

@@ -2,7 +2,7 @@
 pages of different requests apart."""
 
 import pytest
-from policy_helpers import HTML, Site, control, page
+from sites import HTML, Site, control, page
 
 from wsgicache import Reason, Rule
 from wsgicache.fields import http_date

@@ -4,7 +4,7 @@ import http_sf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_helpers import HTML, FirstHeld, Site, Started, control, page
+from sites import HTML, FirstHeld, Site, Started, control, page
 
 from wsgicache import Outcome, Reason, Rule, WSGICache
 from wsgicache.explain import REMEDIES

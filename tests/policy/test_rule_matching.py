@@ -4,7 +4,7 @@ it permits (house rule 10)."""
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_helpers import Site, control
+from sites import Site, control
 
 from wsgicache import Rule
 from wsgicache.options import OptionError

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from policy_helpers import HTML, Site, control, page
+from sites import HTML, Site, control, page
 
 from wsgicache import Rule
 from wsgicache.options import RULE_OPTIONS, OptionError

@@ -1,7 +1,7 @@
 """Rules are switched while the site runs, and what was stored under other rules is not served any more."""
 
 import pytest
-from policy_helpers import FirstHeld, Site, Started, control, page
+from sites import FirstHeld, Site, Started, control, page
 
 from wsgicache import Rule, WSGICache
 from wsgicache.stores.memory import MemoryStore

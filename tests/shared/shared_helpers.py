@@ -2,11 +2,11 @@
 
 import threading
 
+from waiting import PATIENCE
+
 from wsgicache import WSGICache
 from wsgicache.stores import StoreError
 from wsgicache.testing import FakeClock, Response, ScriptedApp, SharedServer, SharedStore, ask
-
-PATIENCE = 10.0
 
 
 def refuse(*args):

@@ -5,13 +5,12 @@ import time
 from contextlib import contextmanager
 from functools import partial
 
+from waiting import PATIENCE
+
 from wsgicache.entry import Entry, Terms
 from wsgicache.journal import Kind, Purge
 from wsgicache.stores import StoreOptions, open_store
 from wsgicache.stores.lmdbrecords import EPOCH_AT, NUMBER, QUEUED, SPACE, TOTALS, Totals, read_head
-
-PATIENCE = 30.0
-"""Seconds that a test waits for another process before it fails."""
 
 
 def open_lmdb(directory, max_bytes=8_000_000, **options):

@@ -8,7 +8,7 @@ from pathlib import Path
 from wsgicache.stores.spool import Spool
 from wsgicache.testing import ask
 
-sys.path.append(str(Path(__file__).parents[1] / "wsgi"))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "wsgi")]
 
 from big_helpers import Download, big_cache, pattern
 

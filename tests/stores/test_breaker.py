@@ -4,6 +4,7 @@ import logging
 import threading
 
 import pytest
+from waiting import PATIENCE
 
 from wsgicache.stores import StoreError
 from wsgicache.stores.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker, CircuitOpen
@@ -58,11 +59,11 @@ def test_after_the_pause_one_asks_and_the_others_do_without(breaker, clock, capl
     def probe():
         with breaker.call():
             inside.set()
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE)
 
     thread = threading.Thread(target=probe)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(PATIENCE)
     with pytest.raises(CircuitOpen):
         call(breaker)
     go_on.set()

@@ -16,6 +16,7 @@ from cachelib.serializers import BaseSerializer
 from ports import free_port
 from servers_memcached import Scripted, plain_redis
 from test_memory_fork import HeldElsewhere, in_child
+from waiting import PATIENCE
 
 import wsgicache
 from wsgicache import WSGICache
@@ -629,7 +630,7 @@ def test_threads_of_one_process_never_share_a_lease(tmp_path):
         barrier, tokens = threading.Barrier(6), []
 
         def take(barrier=barrier, tokens=tokens, turn=turn):
-            barrier.wait(10)
+            barrier.wait(PATIENCE)
             tokens.append(store.lease(f"/{turn}", 60))
 
         threads = [threading.Thread(target=take) for _ in range(6)]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from ports import free_port
+from waiting import PATIENCE
 
 import wsgicache
 
 HERE = Path(__file__).parent
-PATIENCE = 30.0
 HOST = "site.example"
 
 

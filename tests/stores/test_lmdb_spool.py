@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from lmdb_helpers import counts_agree, entry, open_lmdb
 from test_spool import child
+from waiting import PATIENCE
 
 from wsgicache.codec import DecodeError, decode, encode
 from wsgicache.found import place
@@ -76,7 +77,7 @@ def test_leftovers_of_a_killed_process_are_swept_at_the_next_start(tmp_path):
     directory = cache.engine.store._bodies
     with child("writer", directory) as killed, child("writer", directory) as living:
         killed.say("die")
-        killed.wait(30)
+        killed.wait(PATIENCE)
         assert len(files(tmp_path)) == 3
         cache.close()
         again = cache_over(tmp_path)

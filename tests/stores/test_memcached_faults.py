@@ -10,6 +10,7 @@ import pytest
 from servers_memcached import Scripted, memcached
 from test_memcached_store import entry, found, name_of, opened, put
 from test_memory_fork import HeldElsewhere, in_child
+from waiting import PATIENCE
 
 from wsgicache.codec import encode_mark
 from wsgicache.journal import Kind, Mark, Purge, PurgeIndex, Verdict
@@ -145,7 +146,7 @@ def test_a_restarted_server_is_simply_empty(three):
     gate = threading.Barrier(4)
 
     def use():
-        gate.wait(10)
+        gate.wait(PATIENCE)
         for _ in range(20):
             put(store, key)
 
@@ -380,7 +381,7 @@ class Talking:
                 number += 1
 
     def close(self):
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         self._listening.close()
 
@@ -388,7 +389,7 @@ class Talking:
 def test_several_servers_are_asked_before_the_first_is_waited_for():
     """Each answers the second question only when the other has heard it too."""
     both = threading.Barrier(2)
-    talking = [Talking(lambda number: number and both.wait(10)) for _ in range(2)]
+    talking = [Talking(lambda number: number and both.wait(PATIENCE)) for _ in range(2)]
     servers = Servers([server.spec for server in talking], talking[0].spec, 5.0)
     asked = [(servers.all[server.spec], [b"a"]) for server in talking]
     for number in range(3):  # the first makes the connections

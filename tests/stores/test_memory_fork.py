@@ -6,6 +6,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
+from waiting import PATIENCE
 
 from wsgicache import WSGICache
 from wsgicache.entry import Entry, Terms
@@ -55,11 +56,11 @@ class HeldElsewhere:
             for lock in locks:
                 stack.enter_context(lock)
             self._held.set()
-            self._let_go.wait(20)
+            self._let_go.wait(PATIENCE)
 
     def __enter__(self):
         self._thread.start()
-        assert self._held.wait(10)
+        assert self._held.wait(PATIENCE)
 
     def __exit__(self, *exc):
         self._let_go.set()

@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE
 
 from wsgicache.entry import Entry, Terms, Variants
 from wsgicache.journal import Kind, Purge
@@ -348,7 +349,7 @@ def hammer(*jobs):
 
     def run(job):
         try:
-            barrier.wait(10)
+            barrier.wait(PATIENCE)
             job()
         except BaseException as error:
             errors.append(error)

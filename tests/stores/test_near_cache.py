@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from near_helpers import BOUND, MAX_AGE, Remote, World, purge_all
+from waiting import PATIENCE
 
 from wsgicache import Rule, WSGICache
 from wsgicache.entry import Variants
@@ -202,7 +203,7 @@ def test_a_fill_that_lost_against_a_purge_elsewhere_is_served_to_nobody_else(sit
     site.app.let_pass(PATH)
     site.two.purge(PATH)
     gate.open()
-    flight.join(20)
+    flight.join(PATIENCE)
     assert replies[0].body == b"1"
     site.beat()
     assert ask(site.one, PATH).body == b"2"

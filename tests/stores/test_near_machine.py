@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from near_helpers import BOUND, Remote, World
+from waiting import PATIENCE
 
 from wsgicache.journal import Kind, Purge, PurgeIndex, Snapshot, Verdict
 from wsgicache.stores import StoreError, rollcall
@@ -143,7 +144,7 @@ class Flight:
 
     def land(self):
         self.gate.open()
-        self._thread.join(20)
+        self._thread.join(PATIENCE)
         return self.page
 
 

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from near_helpers import Pushing, World, body, purge_all
+from waiting import PATIENCE
 
 from wsgicache.stores.heartbeat import AT_ONCE, PAUSE, Heartbeat
 from wsgicache.stores.pace import Pace
@@ -95,7 +96,7 @@ def world():
     near._heartbeat.wait()
     yield world
     near._heartbeat.stop()
-    near._heartbeat.thread.join(20)
+    near._heartbeat.thread.join(PATIENCE)
 
 
 def test_many_messages_within_the_pause_are_one_beat(world):
@@ -139,5 +140,5 @@ def test_who_stops_waits_for_no_turn(world):
     gate.wait_entered()
     heart._stopped.set()
     gate.open()
-    heart.thread.join(20)
+    heart.thread.join(PATIENCE)
     assert heart.count == 1

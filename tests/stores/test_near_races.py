@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from near_helpers import BOUND, Worker, World, body, purge_all, purge_path, until
+from waiting import PATIENCE
 
 from wsgicache.stores import StoreError
 
@@ -34,7 +35,7 @@ class Under:
     def land(self):
         if self._gate is not None:
             self._gate.open()
-        self._thread.join(20)
+        self._thread.join(PATIENCE)
         assert self.is_done, "it never ended"
         if self._error is not None:
             raise self._error

@@ -13,6 +13,7 @@ import pytest
 from near_helpers import body, purge_all
 from servers_redis import Server, empty, until
 from test_memory_fork import in_child
+from waiting import PATIENCE
 
 import wsgicache
 from wsgicache import WSGICache
@@ -101,7 +102,7 @@ class Process:
     def end(self):
         """As a program ends that is done."""
         self._process.stdin.close()
-        assert self._process.wait(20) == 0
+        assert self._process.wait(PATIENCE) == 0
 
     def send(self, number):
         os.kill(self._process.pid, number)

@@ -9,6 +9,7 @@ import weakref
 import pytest
 from near_helpers import Parted, PartedAtOnce, Pushing, Remote, Worker, body, purge_all, until
 from test_memory_fork import HeldElsewhere, in_child
+from waiting import PATIENCE
 
 from wsgicache.entry import Entry, Terms
 from wsgicache.stores import StoreError, heartbeat, rollcall
@@ -383,7 +384,7 @@ def test_several_settle_at_once(remote, tiers):
     for job in jobs:
         job.start()
     for job in jobs:
-        job.join(20)
+        job.join(PATIENCE)
     assert told == [True] * 12
     assert all([not tier._heartbeat.post._rolls for tier in made])
 
@@ -446,7 +447,7 @@ def test_many_threads_that_use_it_first_begin_it_once(remote):
     for job in jobs:
         job.start()
     for job in jobs:
-        job.join(20)
+        job.join(PATIENCE)
     assert len(threads() - before) == 2
     near.close()
     until(lambda: threads() <= before)

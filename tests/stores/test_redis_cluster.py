@@ -7,6 +7,7 @@ import pytest
 from redis.crc import key_slot
 from redis_helpers import entry, fails, follower, opened, purge, put, served
 from servers_redis import empty_cluster, until
+from waiting import PATIENCE
 
 from wsgicache.entry import Entry
 from wsgicache.journal import Kind, Purge, Verdict
@@ -389,7 +390,7 @@ def test_a_bucket_that_is_listened_to(cluster):
         until(lambda: there.publish("there") > 0 and "there" in heard, what="a message from there")
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(PATIENCE)
         cluster.move(part.slot, source)
     assert not thread.is_alive()
 

@@ -7,6 +7,7 @@ import pytest
 from redis_helpers import KEY, opened, purge
 from servers_redis import Server, empty, until
 from tcp_proxy import TcpProxy
+from waiting import PATIENCE
 
 
 class Listener:
@@ -29,7 +30,7 @@ class Listener:
 
     def end(self):
         self.stop.set()
-        self.thread.join(5)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
 
 
@@ -82,9 +83,9 @@ def test_a_message_comes_after_what_it_tells(listeners):
     thread = threading.Thread(target=store.listen, args=(poke, stop))
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE)
         mark = purge(other)
-        assert poked.wait(10)
+        assert poked.wait(PATIENCE)
     finally:
         stop.set()
         thread.join()

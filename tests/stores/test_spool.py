@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_memory_fork import in_child
+from waiting import PATIENCE
 
 from wsgicache.body import make_etag
 from wsgicache.stores import ownfiles
@@ -53,7 +54,7 @@ def child(kind, directory):
         yield process
     finally:
         process.stdin.close()
-        process.wait(30)
+        process.wait(PATIENCE)
         process.stdout.close()
 
 
@@ -315,7 +316,7 @@ def test_nothing_is_left_of_a_process_that_ends(tmp_path):
 def test_what_is_left_of_a_process_that_was_killed_is_swept(tmp_path):
     with child("private", tmp_path) as killed, child("private", tmp_path) as living:
         killed.say("die")
-        killed.wait(30)
+        killed.wait(PATIENCE)
         assert len(files(tmp_path)) == 2
         body = stored(Spool(1000, tmp_path))
         assert len(files(tmp_path)) == 2, "the killed one's is gone, the living one's is not"
@@ -350,7 +351,7 @@ def test_a_living_process_keeps_its_directory_without_the_lock_in_it(tmp_path):
         body = stored(Spool(1000, tmp_path))
         assert len(files(home)) == 1
         living.say("die")
-        living.wait(30)
+        living.wait(PATIENCE)
         os.utime(home, (time.time() - 3600, time.time() - 3600))
         again = stored(Spool(1000, tmp_path))
         assert not home.exists()
@@ -362,7 +363,7 @@ def test_a_shared_directory_is_swept_of_what_nobody_names_or_writes(tmp_path):
         ours = stored(Spool(1_000_000, tmp_path, shared=True))
         ours.keeper.give_away()
         killed.say("die")
-        killed.wait(30)
+        killed.wait(PATIENCE)
         assert len(files(tmp_path)) == 3
         sweep_files(tmp_path, lambda: {ours.name})
         assert ours.path in files(tmp_path)
@@ -395,7 +396,7 @@ def test_many_threads_write_at_once(tmp_path):
     bodies, barrier = [], threading.Barrier(8)
 
     def write(number):
-        barrier.wait(10)
+        barrier.wait(PATIENCE)
         writer = spool.begin()
         for _ in range(50):
             writer.write(bytes([number]) * 1000)
@@ -405,6 +406,6 @@ def test_many_threads_write_at_once(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     assert len(bodies) == 8
     assert all(read_body(body, 99_999) == bytes([number]) * 50_000 for number, body in bodies)

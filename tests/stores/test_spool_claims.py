@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_memory_fork import in_child
 from test_spool import NO_WARNING, child, forks
+from waiting import PATIENCE
 
 from wsgicache.stores import claims, ownfiles
 from wsgicache.stores.spool import Spool
@@ -109,7 +110,7 @@ def test_of_many_that_begin_at_once_as_many_as_fit_are_let_in(spools, tmp_path):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE)
         assert (len(let_in), kept_out) == (2, [errno.EFBIG] * 4)
         while let_in:
             let_in.pop().discard()
@@ -149,7 +150,7 @@ def test_another_process_and_its_end(tmp_path):
     with child("claimer", tmp_path) as other:
         assert refused_by_all_but(spool, 100_000)
         other.say("die")
-        other.wait(30)
+        other.wait(PATIENCE)
         assert len(notes(tmp_path)) == 1, "it had no time to clear up"
         spool.begin(500_000).discard()
         assert notes(tmp_path) == []

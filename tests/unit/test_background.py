@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from waiting import PATIENCE
 
 from wsgicache.background import BACK_OFF_FIRST, BACK_OFF_LIMIT, Refresher
 from wsgicache.testing import FakeClock
@@ -26,7 +27,7 @@ class Held:
 
     def __call__(self):
         self.began.set()
-        assert self.let_go.wait(10)
+        assert self.let_go.wait(PATIENCE)
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result
@@ -51,7 +52,7 @@ def test_a_job_runs_on_a_thread_of_its_own(clock):
 def test_one_job_per_key_at_a_time(clock):
     pool, job = refresher(clock), Held()
     assert pool.submit("/a", job)
-    assert job.began.wait(10)
+    assert job.began.wait(PATIENCE)
     assert not pool.submit("/a", done)
     assert not pool.claim("/a")
     assert pool.submit("/b", done)
@@ -75,7 +76,7 @@ def test_a_queued_key_is_taken_too(clock):
 def test_what_only_saves_work_comes_last(clock):
     pool, job, order = refresher(clock, threads=1, queue=2), Held(), []
     pool.submit("/a", job)
-    assert job.began.wait(10)
+    assert job.began.wait(PATIENCE)
     for key in ("form 1", "form 2"):
         assert pool.submit(key, lambda key=key: order.append(key) or True, later=True)
     assert not pool.submit("form 3", done, later=True)
@@ -97,7 +98,7 @@ def test_what_only_saves_work_needs_nobody_else_to_begin(clock):
 def test_the_queue_is_bounded(clock):
     pool, job = refresher(clock, threads=1, queue=2), Held()
     pool.submit("/a", job)
-    assert job.began.wait(10)
+    assert job.began.wait(PATIENCE)
     assert [pool.submit(key, done) for key in ("/b", "/c", "/d")] == [True, True, False]
     job.let_go.set()
     assert pool.drain()
@@ -111,7 +112,7 @@ def test_no_more_threads_than_allowed_and_as_many_as_there_is_work_for(clock, th
     jobs = [Held() for _ in range(5)]
     for number, job in enumerate(jobs):
         assert pool.submit(f"/{number}", job)
-    assert all(job.began.wait(10) for job in jobs[:threads])
+    assert all(job.began.wait(PATIENCE) for job in jobs[:threads])
     assert not any(job.began.is_set() for job in jobs[threads:])
     for job in jobs:
         job.let_go.set()
@@ -126,7 +127,7 @@ def test_an_idle_thread_does_not_stand_in_for_two(clock):
         assert pool.submit(f"/warm/{turn}", done)
         assert pool.drain()
         meet = threading.Barrier(2)
-        jobs = [pool.submit(f"/{turn}/{n}", lambda: meet.wait(10) is not None) for n in range(2)]  # noqa: B023
+        jobs = [pool.submit(f"/{turn}/{n}", lambda: meet.wait(PATIENCE) is not None) for n in range(2)]  # noqa: B023
         assert jobs == [True, True]
         assert pool.drain()
         assert pool.claim(f"/{turn}/0")  # no back-off: both met
@@ -226,7 +227,7 @@ def test_many_who_ask_at_once_start_one_job(clock):
     pool, runs, barrier, job = refresher(clock), [], threading.Barrier(16), Held()
 
     def ask():
-        barrier.wait(10)
+        barrier.wait(PATIENCE)
         if pool.submit("/a", job):
             runs.append(True)
 
@@ -251,7 +252,7 @@ def test_a_thread_that_found_no_work_for_long_ends_and_another_begins(clock, mon
     monkeypatch.setattr(pool._wake, "wait", soon)
     assert pool.submit("/a", done)
     for thread in set(threading.enumerate()) - others:
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     assert (pool._threads, asked) == (0, [30])
     assert pool.submit("/b", done)

@@ -4,6 +4,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from waiting import PATIENCE
 
 from wsgicache.collapse import Boarding, Collapse, MissMarkers, State
 from wsgicache.journal import Mark
@@ -48,10 +49,10 @@ def followers(collapse, count=1, **given):
     for thread in threads:
         thread.start()
     for thread in threads:
-        assert thread.boarded.wait(10)
+        assert thread.boarded.wait(PATIENCE)
     yield threads
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -72,7 +73,7 @@ class Elsewhere:
 
         self._threads.append(threading.Thread(target=run))
         self._threads[-1].start()
-        assert done.wait(10)
+        assert done.wait(PATIENCE)
         return found[0]
 
     def end(self):
@@ -304,7 +305,7 @@ def test_of_many_who_board_at_once_one_leads(collapse):
     count, boardings, barrier = 20, [], threading.Barrier(20)
 
     def board(turn):
-        barrier.wait(10)
+        barrier.wait(PATIENCE)
         boarding, flight = collapse.board(f"/{turn}", OLD, nothing)
         boardings.append((turn, boarding))
         if boarding is Boarding.LEAD:

@@ -741,7 +741,7 @@ def test_many_at_once_each_get_all_of_it(new):
     barrier = threading.Barrier(6)
 
     def download():
-        barrier.wait(10)
+        barrier.wait(PATIENCE)
         return Exchange(cache, "/f", **{"wsgi.file_wrapper": FileWrapper}).whole().body
 
     assert results([Call(download) for _ in range(6)]) == [BODY] * 6

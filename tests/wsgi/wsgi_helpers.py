@@ -3,12 +3,13 @@ hand back what they got."""
 
 import threading
 
+from waiting import PATIENCE
+
 from wsgicache import WSGICache
 from wsgicache.hitpath import COMPILED, PureHitPath
 from wsgicache.testing import FakeClock, Reply, make_environ
 
 TEXT = [("Content-Type", "text/plain")]
-PATIENCE = 10.0
 
 
 def text(*more):

@@ -2,12 +2,14 @@
 
 import threading
 
+from waiting import PATIENCE
+
 from wsgicache import WSGICache
 from wsgicache.testing import FakeClock, Response, ScriptedApp, ask
 
 TEXT = ("Content-Type", "text/plain")
 HTML = ("Content-Type", "text/html; charset=utf-8")
-PATIENCE = 10.0
+VICTIM = {"Cookie": "session=victim"}
 
 
 def page(*headers, body=b"page", status="200 OK", error=None):
@@ -25,12 +27,13 @@ class Site:
     """One app behind one cache.
 
     Args:
-        answer: what the app answers: a `Response`, or a function of the environ.
+        answer: what the app answers: a `Response`, or a function of the environ; or the app, if it is a
+            `ScriptedApp`.
         options: the cache's.
     """
 
     def __init__(self, answer=None, **options):
-        self.app = ScriptedApp(answer or page())
+        self.app = answer if hasattr(answer, "seen") else ScriptedApp(answer or page())
         self.clock = options.setdefault("clock", FakeClock())
         self.cache = WSGICache(self.app, **options)
 
@@ -43,6 +46,10 @@ class Site:
         reply = self.ask(url, headers=headers, **environ)
         assert reply.stored, reply.headers
         return reply
+
+    def refreshed(self):
+        """Return when no refresh is under way."""
+        assert self.cache.engine.refresher.drain(PATIENCE)
 
     def count(self, reason):
         """How often a reason was counted."""
