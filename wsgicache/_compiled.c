@@ -54,7 +54,7 @@
     X(keys, "keys")                                                                                          \
     X(field, "field")                                                                                        \
     X(cookies, "cookies")                                                                                    \
-    X(count, "count")                                                                                        \
+    X(counter, "counter")                                                                                    \
     X(status, "status")
 
 #define OTHERS(X)                                                                                            \
@@ -754,20 +754,30 @@ list_of(PyObject *items)
     return list;
 }
 
+/* Take the next of a counter, which this lets go; -1: an error. */
+static inline int
+count(PyObject *counter)
+{
+    PyObject *number = NULL;
+
+    if (counter != NULL && !PyIter_Check(counter))
+        PyErr_Format(PyExc_TypeError, "hits are counted by an iterator, not %.100s",
+                     Py_TYPE(counter)->tp_name);
+    else if (counter != NULL && (number = PyIter_Next(counter)) == NULL && !PyErr_Occurred())
+        PyErr_SetNone(PyExc_StopIteration);
+    Py_XDECREF(counter);
+    Py_XDECREF(number);
+    return number == NULL ? -1 : 0;
+}
+
 /* Count and send what was found. */
 static PyObject *
 answer_with(HitPath *self, const Found *found, PyObject *start_response)
 {
-    PyObject *count, *status, *sent, *done, *chunks = NULL;
+    PyObject *status, *sent, *done, *chunks = NULL;
 
-    count = get_field(&self->pages, found->ready, FIELD_count);
-    if (count == NULL)
+    if (count(get_field(&self->pages, found->ready, FIELD_counter)) < 0)
         return NULL;
-    done = PyObject_CallNoArgs(count);
-    Py_DECREF(count);
-    if (done == NULL)
-        return NULL;
-    Py_DECREF(done);
     status = get_field(&self->pages, found->ready, FIELD_status);
     sent = status == NULL ? NULL : list_of(found->sent);
     if (sent != NULL) {

@@ -6,7 +6,7 @@ there is one (`compiled`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ class Special:
     status: str
     headers: Headers
     chunks: Iterable[bytes]
-    count: Callable[[], int]
+    counter: Iterator[int]
 
 
 class _Parts:
@@ -106,7 +106,7 @@ class _Parts:
             return None
         made = answer(slot.stored, facts)  # of bytes: a body in a file is never armed
         headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
-        return Special(made.status, headers, made.chunks, ready.count)  # type: ignore[arg-type]
+        return Special(made.status, headers, made.chunks, ready.counter)  # type: ignore[arg-type]
 
 
 class PureHitPath(_Parts):
@@ -165,7 +165,7 @@ class PureHitPath(_Parts):
             sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
             return self._serve(environ, start_response)
-        ready.count()
+        next(ready.counter)
         start_response(ready.status, [*sent])
         return [*chunks]  # a list of one: some servers have a quicker way for that, and for no tuple
 
