@@ -254,6 +254,68 @@ set_unusual(HitPath *self, PyObject *unusual, void *closure)
     return 0;
 }
 
+/* --- dictionaries -------------------------------------------------------------------------------------- */
+
+/* A dictionary of plain strings is walked in place: a call of `PyDict_Next` for each key was a third of a hit.
+ * How it looks inside is Python's own affair. So this is for the versions that are known to have it so, and only
+ * where it is seen to be so when this is imported (`looks_as_known`); elsewhere `PyDict_Next` does as well. */
+typedef struct {
+    PyObject *key, *value; /* without a value it was deleted */
+} Entry;
+
+typedef struct {
+    Py_ssize_t references;
+    uint8_t log2_size, log2_index_bytes, kind;
+    uint32_t version;
+    Py_ssize_t usable, count;
+    char indices[]; /* then the entries, in their order */
+} Keys;
+
+enum { PLAIN_STRINGS = 1 }; /* the kind */
+
+static int is_known; /* whether it looks like that here */
+
+/* The places of a dictionary of plain strings, and their number; NULL where it is another one. */
+static inline const Entry *
+entries_of(PyObject *dict, Py_ssize_t *count)
+{
+    const PyDictObject *object = (const PyDictObject *)dict;
+    const Keys *keys = (const Keys *)object->ma_keys;
+
+    if (!is_known || object->ma_values != NULL || keys->kind != PLAIN_STRINGS)
+        return NULL;
+    *count = keys->count;
+    return (const Entry *)(keys->indices + ((size_t)1 << keys->log2_index_bytes));
+}
+
+/* Whether a small dictionary looks as it should. -1: an error. */
+static int
+looks_as_known(void)
+{
+    PyObject *dict = PyDict_New();
+    const Keys *keys;
+    const Entry *entry;
+    int known = -1;
+
+    if (dict != NULL && PyDict_SetItem(dict, str_path, Py_None) == 0 &&
+        PyDict_SetItem(dict, str_host, Py_False) == 0 && PyDict_SetItem(dict, str_query, Py_True) == 0 &&
+        PyDict_DelItem(dict, str_host) == 0) {
+        keys = (const Keys *)((PyDictObject *)dict)->ma_keys;
+        entry = (const Entry *)(keys->indices + 8);
+        known = PY_VERSION_HEX < 0x030E0000 && ((PyDictObject *)dict)->ma_values == NULL &&
+                keys->log2_size == 3 && keys->log2_index_bytes == 3 && keys->kind == PLAIN_STRINGS &&
+                keys->count == 3 && entry[0].key == str_path && entry[0].value == Py_None &&
+                entry[1].value == NULL && entry[2].key == str_query && entry[2].value == Py_True;
+        if (known) { /* one that holds anything else is of another kind */
+            known = PyDict_SetItem(dict, Py_None, Py_None);
+            keys = (const Keys *)((PyDictObject *)dict)->ma_keys;
+            known = known < 0 ? -1 : keys->kind != PLAIN_STRINGS;
+        }
+    }
+    Py_XDECREF(dict);
+    return known;
+}
+
 /* --- fields ------------------------------------------------------------------------------------------ */
 
 /* Whether a layout is that of an object's class, as this is now. */
@@ -322,21 +384,34 @@ visit_slot(HitPath *self, PyObject *slot)
 
 /* --- the request --------------------------------------------------------------------------------------- */
 
-/* Read an environ, once and whole: the value of each key that is wanted, and of one that is unusual, if there
- * are any; all borrowed. 0 where a key is no plain string: to compare that may run Python. */
-static inline int
-read_environ(const Names *names, PyObject *environ, PyObject *values[UNUSUAL + 1])
-{
-    Py_ssize_t at = 0;
-    PyObject *key, *value;
+/* What a hit wants of an environ, by the numbers of its keys: the value of each key that is wanted, and at
+ * `UNUSUAL` of one that is unusual; NULL where there is none. All are borrowed. */
+typedef PyObject *Values[UNUSUAL + 1];
 
-    while (PyDict_Next(environ, &at, &key, &value)) {
-        int number;
+static inline void
+note(const Names *names, PyObject *key, PyObject *value, Values values)
+{
+    int number = number_of(names, key);
+
+    if (number != NOT_WANTED)
+        values[number < UNUSUAL ? number : UNUSUAL] = value;
+}
+
+/* Read an environ, once and whole. 0 where a key is no plain string: to compare that may run Python. */
+static inline int
+read_environ(const Names *names, PyObject *environ, Values values)
+{
+    Py_ssize_t at = 0, count;
+    PyObject *key, *value;
+    const Entry *entry = entries_of(environ, &count);
+
+    for (Py_ssize_t n = 0; entry != NULL && n < count; n++)
+        if (entry[n].value != NULL)
+            note(names, entry[n].key, entry[n].value, values);
+    while (entry == NULL && PyDict_Next(environ, &at, &key, &value)) {
         if (!PyUnicode_CheckExact(key))
             return 0;
-        number = number_of(names, key);
-        if (number != NOT_WANTED)
-            values[number < UNUSUAL ? number : UNUSUAL] = value;
+        note(names, key, value, values);
     }
     return 1;
 }
@@ -344,7 +419,7 @@ read_environ(const Names *names, PyObject *environ, PyObject *values[UNUSUAL + 1
 /* The unchecked key: strings of one byte a character, a NUL between two. NULL without an error where one is
  * something else, which PEP 3333 forbids, or missing. */
 static PyObject *
-joined_key(PyObject *const values[UNUSUAL])
+joined_key(const Values values)
 {
     PyObject *script = values[WANTED_script], *query = values[WANTED_query];
     PyObject *parts[] = {script == NULL ? str_empty : script, values[WANTED_path],
@@ -380,7 +455,7 @@ joined_key(PyObject *const values[UNUSUAL])
 /* Whether the raw target, where the server tells one, is the path, or the path and the query as they are; the
  * key begins with both. */
 static int
-is_target(PyObject *const values[UNUSUAL], PyObject *key)
+is_target(const Values values, PyObject *key)
 {
     PyObject *raw = values[WANTED_raw], *script = values[WANTED_script], *query = values[WANTED_query];
     Py_ssize_t head = PyUnicode_GET_LENGTH(values[WANTED_path]);
@@ -405,7 +480,7 @@ is_target(PyObject *const values[UNUSUAL], PyObject *key)
 /* Whether a request is of the plainest kind, as far as its environ tells without a look at its cookies and at
  * what is unusual. */
 static inline int
-is_plain(PyObject *const values[UNUSUAL], PyObject *key)
+is_plain(const Values values, PyObject *key)
 {
     PyObject *method = values[WANTED_method], *proto = values[WANTED_proto], *length = values[WANTED_length];
 
@@ -700,7 +775,8 @@ find_special(HitPath *self, PyObject *environ, PyObject *slot, PyObject *ready, 
 static int
 find(HitPath *self, PyObject *environ, Found *found)
 {
-    PyObject *values[UNUSUAL + 1] = {NULL}, *stamp, *key, *cookie, *slot, *ready;
+    Values values = {NULL};
+    PyObject *stamp, *key, *cookie, *slot, *ready;
     int plain, unusual, known;
 
     if (!fits(&self->engines, self->engine))
@@ -1007,6 +1083,9 @@ PyInit__compiled(void)
         if (monotonic == NULL)
             return NULL;
     }
+    is_known = looks_as_known();
+    if (is_known < 0)
+        return NULL;
     if (dict_get == NULL) {
         PyObject *dict = PyDict_New(), *get = dict == NULL ? NULL : PyObject_GetAttr(dict, str_get);
         if (get != NULL && PyCFunction_CheckExact(get))
