@@ -384,22 +384,27 @@ visit_slot(HitPath *self, PyObject *slot)
 
 /* --- the request --------------------------------------------------------------------------------------- */
 
-/* What a hit wants of an environ, by the numbers of its keys: the value of each key that is wanted, and at
- * `UNUSUAL` of one that is unusual; NULL where there is none. All are borrowed. */
-typedef PyObject *Values[UNUSUAL + 1];
+/* What an environ says: the value of each key that is wanted, by its number, or NULL, and the keys that are
+ * unusual. All are borrowed. */
+typedef struct {
+    PyObject *values[UNUSUAL], *unusual[MOST_NAMES];
+    int unusual_count;
+} Said;
 
 static inline void
-note(const Names *names, PyObject *key, PyObject *value, Values values)
+note(const Names *names, PyObject *key, PyObject *value, Said *said)
 {
     int number = number_of(names, key);
 
-    if (number != NOT_WANTED)
-        values[number < UNUSUAL ? number : UNUSUAL] = value;
+    if (number >= UNUSUAL)
+        said->unusual[said->unusual_count++] = key;
+    else if (number != NOT_WANTED)
+        said->values[number] = value;
 }
 
 /* Read an environ, once and whole. 0 where a key is no plain string: to compare that may run Python. */
 static inline int
-read_environ(const Names *names, PyObject *environ, Values values)
+read_environ(const Names *names, PyObject *environ, Said *said)
 {
     Py_ssize_t at = 0, count;
     PyObject *key, *value;
@@ -407,11 +412,11 @@ read_environ(const Names *names, PyObject *environ, Values values)
 
     for (Py_ssize_t n = 0; entry != NULL && n < count; n++)
         if (entry[n].value != NULL)
-            note(names, entry[n].key, entry[n].value, values);
+            note(names, entry[n].key, entry[n].value, said);
     while (entry == NULL && PyDict_Next(environ, &at, &key, &value)) {
         if (!PyUnicode_CheckExact(key))
             return 0;
-        note(names, key, value, values);
+        note(names, key, value, said);
     }
     return 1;
 }
@@ -419,7 +424,7 @@ read_environ(const Names *names, PyObject *environ, Values values)
 /* The unchecked key: strings of one byte a character, a NUL between two. NULL without an error where one is
  * something else, which PEP 3333 forbids, or missing. */
 static PyObject *
-joined_key(const Values values)
+joined_key(PyObject *const values[UNUSUAL])
 {
     PyObject *script = values[WANTED_script], *query = values[WANTED_query];
     PyObject *parts[] = {script == NULL ? str_empty : script, values[WANTED_path],
@@ -455,7 +460,7 @@ joined_key(const Values values)
 /* Whether the raw target, where the server tells one, is the path, or the path and the query as they are; the
  * key begins with both. */
 static int
-is_target(const Values values, PyObject *key)
+is_target(PyObject *const values[UNUSUAL], PyObject *key)
 {
     PyObject *raw = values[WANTED_raw], *script = values[WANTED_script], *query = values[WANTED_query];
     Py_ssize_t head = PyUnicode_GET_LENGTH(values[WANTED_path]);
@@ -480,13 +485,61 @@ is_target(const Values values, PyObject *key)
 /* Whether a request is of the plainest kind, as far as its environ tells without a look at its cookies and at
  * what is unusual. */
 static inline int
-is_plain(const Values values, PyObject *key)
+is_plain(PyObject *const values[UNUSUAL], PyObject *key)
 {
     PyObject *method = values[WANTED_method], *proto = values[WANTED_proto], *length = values[WANTED_length];
 
     return method != NULL && same(method, str_GET) && is_target(values, key) &&
            (proto == NULL || same(proto, values[WANTED_scheme])) &&
            (length == NULL || same(length, str_empty));
+}
+
+/* What was read of a request: new references. `cookie` is its Cookie field, `unusual` a tuple of its unusual
+ * keys; both are NULL where there is none. */
+typedef struct {
+    PyObject *key, *cookie, *unusual;
+    int plain;
+} Request;
+
+/* A tuple of its own of what is others'. */
+static PyObject *
+tuple_of(PyObject *const items[], Py_ssize_t count)
+{
+    PyObject *tuple;
+
+    for (Py_ssize_t n = 0; n < count; n++)
+        Py_INCREF(items[n]); /* a new tuple may be the collector's turn, and that may run Python */
+    tuple = PyTuple_New(count);
+    for (Py_ssize_t n = 0; n < count; n++)
+        if (tuple == NULL)
+            Py_DECREF(items[n]);
+        else
+            PyTuple_SET_ITEM(tuple, n, items[n]);
+    return tuple;
+}
+
+/* Read a request: 1. 0: the long way, or -1 with an error; then nothing is held. */
+static int
+read_request(HitPath *self, PyObject *environ, Request *request)
+{
+    Said said;
+    PyObject *cookie;
+
+    memset(said.values, 0, sizeof said.values);
+    said.unusual_count = 0;
+    request->key = read_environ(&self->names, environ, &said) ? joined_key(said.values) : NULL;
+    if (request->key == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    request->plain = is_plain(said.values, request->key);
+    cookie = said.values[WANTED_cookie];
+    request->cookie = cookie == Py_None ? NULL : Py_XNewRef(cookie);
+    request->unusual = NULL;
+    if (said.unusual_count != 0 && (request->unusual = tuple_of(said.unusual, said.unusual_count)) == NULL) {
+        Py_DECREF(request->key);
+        Py_XDECREF(request->cookie);
+        return -1;
+    }
+    return 1;
 }
 
 /* Whether what `ready` is of may be answered to these cookies: 1, 0, or -1 with an error. */
@@ -503,11 +556,11 @@ passes(HitPath *self, PyObject *ready, PyObject *cookie)
     return known;
 }
 
-/* What `_agrees` says of the unusual keys of an environ: 1, 0, or -1 with an error. */
+/* What `_agrees` says of an environ: 1, 0, or -1 with an error. */
 static int
-agrees(HitPath *self, PyObject *environ)
+agrees(HitPath *self, PyObject *environ, PyObject *unusual)
 {
-    PyObject *answer = PyObject_CallMethodOneArg((PyObject *)self, str_agrees, environ);
+    PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)self, str_agrees, environ, unusual, NULL);
     int known = answer == NULL ? -1 : PyObject_IsTrue(answer);
 
     Py_XDECREF(answer);
@@ -771,46 +824,49 @@ find_special(HitPath *self, PyObject *environ, PyObject *slot, PyObject *ready, 
     return found->chunks == NULL ? -1 : 1;
 }
 
+/* What an armed slot answers to a request: 1, 0, or -1 with an error. */
+static int
+find_in(HitPath *self, PyObject *environ, const Request *request, PyObject *slot, PyObject *ready,
+        PyObject *stamp, Found *found)
+{
+    int plain = request->plain;
+
+    if (plain && request->cookie != NULL)
+        plain = passes(self, ready, request->cookie);
+    if (plain == 1 && request->unusual != NULL)
+        plain = agrees(self, environ, request->unusual);
+    if (plain < 0)
+        return -1;
+    return plain ? find_hot(self, slot, ready, stamp, found)
+                 : find_special(self, environ, slot, ready, found);
+}
+
 /* 1: there is an answer. 0: the long way. -1: the long way too, after an error of ours. */
 static int
 find(HitPath *self, PyObject *environ, Found *found)
 {
-    Values values = {NULL};
-    PyObject *stamp, *key, *cookie, *slot, *ready;
-    int plain, unusual, known;
+    PyObject *engine = Py_NewRef(self->engine), *stamp, *slot, *ready;
+    Request request;
+    int known;
 
-    if (!fits(&self->engines, self->engine))
-        learn(&self->engines, self->engine);
-    stamp = get_field(&self->engines, self->engine, FIELD_stamp); /* before anything is looked up */
+    if (!fits(&self->engines, engine))
+        learn(&self->engines, engine);
+    stamp = get_field(&self->engines, engine, FIELD_stamp); /* before anything is looked up */
+    Py_DECREF(engine);
     if (stamp == NULL)
         return -1;
-    key = read_environ(&self->names, environ, values) ? joined_key(values) : NULL;
-    if (key == NULL) {
-        Py_DECREF(stamp);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    plain = is_plain(values, key);
-    unusual = values[UNUSUAL] != NULL;
-    cookie = values[WANTED_cookie] == Py_None ? NULL : Py_XNewRef(values[WANTED_cookie]);
-    /* From here on Python may run, and `values` are others'. */
-    known = look(self, environ, key, stamp, &slot, &ready);
+    known = read_request(self, environ, &request);
     if (known == 1) {
-        if (plain && cookie != NULL)
-            plain = passes(self, ready, cookie);
-        if (plain == 1 && unusual)
-            plain = agrees(self, environ);
-        if (plain < 0)
-            known = -1;
-        else if (plain)
-            known = find_hot(self, slot, ready, stamp, found);
-        else
-            known = find_special(self, environ, slot, ready, found);
+        known = look(self, environ, request.key, stamp, &slot, &ready);
+        if (known == 1)
+            known = find_in(self, environ, &request, slot, ready, stamp, found);
+        Py_DECREF(request.key);
+        Py_XDECREF(request.cookie);
+        Py_XDECREF(request.unusual);
+        Py_XDECREF(slot);
+        Py_XDECREF(ready);
     }
     Py_DECREF(stamp);
-    Py_DECREF(key);
-    Py_XDECREF(cookie);
-    Py_XDECREF(slot);
-    Py_XDECREF(ready);
     return known;
 }
 

@@ -59,14 +59,15 @@ class _Parts:
         # Trust is renewed after the stamp is replaced: in this order none of them is too new for the other.
         return ready.hit(slot, now, trusted_until) if self.engine.stamp is stamp else COLD
 
-    def _agrees(self, environ: Environ, besides: Container[str] = ()) -> bool:
+    def _agrees(self, environ: Environ, unusual: Iterable[str], besides: Container[str] = ()) -> bool:
         """Whether what is unusual is only what some proxies and servers set on every request, and says
         nothing new.
 
         Args:
+            unusual: which of the unusual keys the environ has.
             besides: what else may be there.
         """
-        for name in self._unusual & environ.keys():
+        for name in unusual:
             says_nothing = SAYS_NOTHING.get(name)
             if name in besides:
                 continue
@@ -93,7 +94,7 @@ class _Parts:
             and get("HTTP_X_FORWARDED_PROTO", facts.scheme) == facts.scheme
             and not get("CONTENT_LENGTH")
             and (facts.cookie is None or ready.cookies[facts.cookie])
-            and self._agrees(environ, CONDITIONALS)
+            and self._agrees(environ, self._unusual & environ.keys(), CONDITIONALS)
         ):
             return None
         slot.visited = True
@@ -150,7 +151,10 @@ class PureHitPath(_Parts):
                     and get("HTTP_X_FORWARDED_PROTO", scheme) == scheme
                     and not get("CONTENT_LENGTH")
                     and ((cookie := get("HTTP_COOKIE")) is None or ready.cookies[cookie])
-                    and (self._unusual.isdisjoint(environ) or self._agrees(environ))
+                    and (
+                        self._unusual.isdisjoint(environ)
+                        or self._agrees(environ, self._unusual & environ.keys())
+                    )
                 ):
                     slot.visited = True
                     now = self._steady()
