@@ -594,7 +594,7 @@ peek(PyObject *function, PyObject *key)
     PyObject *found;
 
     if (function == NULL || !PyCFunction_CheckExact(function) ||
-        PyCFunction_GET_FUNCTION(function) != dict_get || !PyDict_CheckExact(PyCFunction_GET_SELF(function)))
+        PyCFunction_GET_FUNCTION(function) != dict_get)
         return ask(function, key);
     Py_INCREF(function);
     found = PyDict_GetItemWithError(PyCFunction_GET_SELF(function), key);

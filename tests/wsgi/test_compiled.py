@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from wsgi_helpers import HIT_PATHS, TEXT, PureCache, new_cache, text
 
 import wsgicache
-from wsgicache import WSGICache, compiled, fill
+from wsgicache import Rule, WSGICache, compiled, fill
 from wsgicache.compiled import SWITCH, twin
 from wsgicache.engine import Engine
 from wsgicache.hitpath import HitPath, PureHitPath
@@ -286,6 +286,41 @@ def test_an_environ_is_read_whole_however_its_dictionary_was_made(cache, shape, 
             assert served.pop() is environ
 
 
+def test_each_unusual_key_is_found(cache, monkeypatch):
+    """And told to who looks closer."""
+    seen = []
+    monkeypatch.setattr(cache, "_agrees", lambda environ, unusual: seen.append(sorted(unusual)) or True)
+    plain = make_environ("/")
+    for names in [*[[name] for name in cache._unusual], sorted(cache._unusual)]:
+        assert call(cache, {**plain, **dict.fromkeys(names, "x"), "last": 1})[2] == BODY
+        assert seen.pop() == names
+    assert call(cache, plain)[2] == BODY
+    assert seen == []
+
+
+def test_a_raw_target_is_the_path_and_the_query_and_nothing_else(cache, monkeypatch):
+    cache = new_cache(
+        ScriptedApp(Response(headers=text(), body=BODY)), type(cache), rules=[Rule("/*", query="key")]
+    )
+    environ = make_environ("/mount/page?a=1", SCRIPT_NAME="/mount", PATH_INFO="/page")
+    for _ in range(3):
+        call(cache, environ.copy())
+    monkeypatch.setattr(cache, "_serve", lambda environ, start_response: None)
+    for raw in (None, "", "/mount/page", "/mount/page?a=1"):
+        assert call(cache, {**environ, "RAW_URI": raw})[2] == BODY
+        assert call(cache, {**environ, "RAW_URI": None, "REQUEST_URI": raw})[2] == BODY
+    for raw in (
+        "/mount/page?",
+        "/mount/page#a=1",
+        "/mount/page?a=2",
+        "/mount/pagE?a=1",
+        "/mount/pagE",
+        "?a=1",
+    ):
+        assert call(cache, {**environ, "RAW_URI": raw}) is TypeError
+        assert call(cache, {**environ, "RAW_URI": "", "REQUEST_URI": raw}) is TypeError
+
+
 def test_no_name_is_taken_for_another(cache, monkeypatch):
     """Whatever their hashes are in this process: 3,000 names fill the places of a table many times over."""
     monkeypatch.setattr(cache, "_serve", None)
@@ -438,7 +473,7 @@ def test_a_slot_that_has_its_own_way_with_attributes_is_asked(cache):
         asked.clear()
         cache._peek = {key: other}.get
         assert call(cache, make_environ("/"))[2] == BODY
-        assert ("hot" in asked, ("visited", True) in asked) == (kind is Asked, kind is Told)
+        assert ("stamp" in asked, ("visited", True) in asked) == (kind is Asked, kind is Told)
 
 
 @pytest.mark.parametrize("name", ["hot", "ready", "stamp"])
@@ -469,6 +504,21 @@ def test_a_class_is_let_go_when_another_takes_its_place(cache):
     assert [known() for known in classes] == [None] * 3
 
 
+def test_a_cache_goes_with_the_class_that_it_knows(cache):
+    """Where nothing else holds the two but each other."""
+    slot = cache.store.peek("/\0\0example.com\0http")
+    other = made_anew(slot)
+    made = new_cache(ScriptedApp(Response(body=BODY)), type(cache))
+    type(other).cache = made
+    other.stamp = made.engine.stamp
+    made._peek = {slot.key: other}.get
+    assert call(made, make_environ("/"))[2] == BODY
+    gone = weakref.ref(type(other)), weakref.ref(made)
+    del other, made
+    gc.collect()
+    assert (gone[0](), gone[1]()) == (None, None)
+
+
 def test_what_looks_like_the_get_of_a_dictionary_is_called_where_it_is_none(cache):
     key = "/\0\0example.com\0http"
     slot = cache.store.peek(key)
@@ -478,11 +528,12 @@ def test_what_looks_like_the_get_of_a_dictionary_is_called_where_it_is_none(cach
         def get(self, key, default=None):
             return None
 
+    popped = {key: slot}
     for peek, found in (
         ({key: slot}.get, True),
         (Mapping({key: slot}).get, True),
         (Silent({key: slot}).get, False),
-        ({key: slot}.pop, True),
+        (popped.pop, True),
         ({key: slot}.__getitem__, True),
         ({}.get, False),
         ({}.pop, False),
@@ -493,6 +544,7 @@ def test_what_looks_like_the_get_of_a_dictionary_is_called_where_it_is_none(cach
         cache._peek = peek
         cache._serve = lambda environ, start_response: [b"the long way"]
         assert cache(make_environ("/"), lambda *head: None) == [b"hot" if found else b"the long way"]
+    assert popped == {}
 
 
 @pytest.mark.parametrize(("counter", "error"), [(7, TypeError), (iter(()), StopIteration)])
