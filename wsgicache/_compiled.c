@@ -1,6 +1,7 @@
-/* The hit path in C, and the search for tokens in pages that hold none: the same steps in the same order as
+/* The hit path in C, and the search for tokens in pages that hold none: the same steps as
  * `PureHitPath.__call__` in hitpath.py and `holds_token` in tokens.py, which say why each is there and stay
- * the reference. Optional: see docs/performance.md, "The compiled build".
+ * the reference; only the environ is read at once and first. Optional: see docs/performance.md, "The compiled
+ * build".
  *
  * The rules this file obeys:
  *
@@ -9,8 +10,10 @@
  * - Whatever is not as expected (a value that is no string, a missing key, an error of ours) is the long
  *   way, `_serve`, never an error of the response: as the `except Exception` there.
  * - What is borrowed, from the environ or from the object itself, is held before anything is called that may
- *   run Python: there another thread has its turn, and what is called may change both. To look a key up in the
- *   environ may run Python, too, where one of its keys is no plain string.
+ *   run Python: there another thread has its turn, and what is called may change both. To compare a key that
+ *   is no plain string may run Python, too, so an environ with such a key goes the long way.
+ * - What it knows of the inside of Python's objects is how dictionaries and the slots of classes look. It
+ *   makes sure that they do, and otherwise asks as anybody does.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -256,9 +259,9 @@ set_unusual(HitPath *self, PyObject *unusual, void *closure)
 
 /* --- dictionaries -------------------------------------------------------------------------------------- */
 
-/* A dictionary of plain strings is walked in place: a call of `PyDict_Next` for each key was a third of a hit.
- * How it looks inside is Python's own affair. So this is for the versions that are known to have it so, and only
- * where it is seen to be so when this is imported (`looks_as_known`); elsewhere `PyDict_Next` does as well. */
+/* A dictionary of plain strings is walked in place: a call of `PyDict_Next` for each key is a third of a hit.
+ * How it looks inside is Python's own affair. So this is for the versions that are known to have it so, and
+ * only where it is seen to be so when this is imported (`looks_as_known`); elsewhere `PyDict_Next` does. */
 typedef struct {
     PyObject *key, *value; /* without a value it was deleted */
 } Entry;
