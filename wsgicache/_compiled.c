@@ -1,6 +1,7 @@
-/* The hit path in C, and the search for tokens in pages that hold none: the same steps in the same order as
+/* The hit path in C, and the search for tokens in pages that hold none: the same steps as
  * `PureHitPath.__call__` in hitpath.py and `holds_token` in tokens.py, which say why each is there and stay
- * the reference. Optional: see docs/performance.md, "The compiled build".
+ * the reference; only the environ is read at once and first. Optional: see docs/performance.md, "The compiled
+ * build".
  *
  * The rules this file obeys:
  *
@@ -9,8 +10,10 @@
  * - Whatever is not as expected (a value that is no string, a missing key, an error of ours) is the long
  *   way, `_serve`, never an error of the response: as the `except Exception` there.
  * - What is borrowed, from the environ or from the object itself, is held before anything is called that may
- *   run Python: there another thread has its turn, and what is called may change both. To look a key up in the
- *   environ may run Python, too, where one of its keys is no plain string.
+ *   run Python: there another thread has its turn, and what is called may change both. To compare a key that
+ *   is no plain string may run Python, too, so an environ with such a key goes the long way.
+ * - What it knows of the inside of Python's objects is how dictionaries and the slots of classes look. It
+ *   makes sure that they do, and otherwise asks as anybody does.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -31,7 +34,8 @@
 
 /* --- names ----------------------------------------------------------------------------------------- */
 
-#define NAMES(X)                                                                                             \
+/* The keys of an environ that every hit reads. */
+#define WANTED(X)                                                                                            \
     X(scheme, "wsgi.url_scheme")                                                                             \
     X(script, "SCRIPT_NAME")                                                                                 \
     X(path, "PATH_INFO")                                                                                     \
@@ -42,42 +46,79 @@
     X(request_uri, "REQUEST_URI")                                                                            \
     X(proto, "HTTP_X_FORWARDED_PROTO")                                                                       \
     X(length, "CONTENT_LENGTH")                                                                              \
-    X(cookie, "HTTP_COOKIE")                                                                                 \
+    X(cookie, "HTTP_COOKIE")
+
+/* The fields that every hit reads, of an engine, a slot and what a slot is ready with. */
+#define FIELDS(X)                                                                                            \
+    X(stamp, "stamp")                                                                                        \
+    X(ready, "ready")                                                                                        \
+    X(visited, "visited")                                                                                    \
+    X(hot, "hot")                                                                                            \
+    X(keys, "keys")                                                                                          \
+    X(field, "field")                                                                                        \
+    X(cookies, "cookies")                                                                                    \
+    X(counter, "counter")                                                                                    \
+    X(status, "status")
+
+#define OTHERS(X)                                                                                            \
     X(GET, "GET")                                                                                            \
     X(empty, "")                                                                                             \
     X(agrees, "_agrees")                                                                                     \
     X(chunks, "chunks")                                                                                      \
-    X(cookies, "cookies")                                                                                    \
-    X(count, "count")                                                                                        \
-    X(field, "field")                                                                                        \
     X(get, "get")                                                                                            \
     X(headers, "headers")                                                                                    \
-    X(hot, "hot")                                                                                            \
-    X(keys, "keys")                                                                                          \
-    X(ready, "ready")                                                                                        \
     X(rearm, "rearm")                                                                                        \
     X(renew, "_renew")                                                                                       \
     X(select, "select")                                                                                      \
     X(serve, "_serve")                                                                                       \
-    X(special, "_special")                                                                                   \
-    X(stamp, "stamp")                                                                                        \
-    X(status, "status")                                                                                      \
-    X(visited, "visited")
+    X(special, "_special")
+
+#define NAMES(X) WANTED(X) FIELDS(X) OTHERS(X)
 
 #define DECLARE(name, text) static PyObject *str_##name;
 NAMES(DECLARE)
 
-static PyObject *monotonic; /* time.monotonic */
+#define NUMBER(name, text) WANTED_##name,
+enum { NOT_WANTED, WANTED(NUMBER) UNUSUAL };
+#undef NUMBER
+#define NUMBER(name, text) FIELD_##name,
+enum { FIELDS(NUMBER) FIELD_COUNT };
+
+#define ADDRESS(name, text) &str_##name,
+static PyObject **const wanted_names[] = {NULL, WANTED(ADDRESS)};
+static PyObject **const field_names[] = {FIELDS(ADDRESS)};
+
+static PyObject *monotonic;   /* time.monotonic */
+static PyCFunction dict_get; /* what a bound dict.get calls */
 
 /* --- the object ------------------------------------------------------------------------------------ */
 
-#define FILTER_BITS 2048
+/* The names that are looked for in an environ, by their hashes. */
+#define CELLS 1024
+#define MOST_NAMES 128
+
+typedef struct {
+    PyObject *name[MOST_NAMES]; /* by number: those that are wanted, then those that are unusual */
+    int count;
+    unsigned char cell[CELLS]; /* a name's number where its hash points, or in the next free one; 0: free */
+} Names;
+
+/* Where the objects of one class keep their fields: 0 for what is no slot of theirs.
+ *
+ * It holds while the class has the version tag that it had: Python takes that away with whatever is assigned
+ * to a class or to one that it is made of, and gives it to no other. */
+typedef struct {
+    PyTypeObject *type;
+    unsigned int version;
+    Py_ssize_t offset[FIELD_COUNT];
+} Layout;
 
 typedef struct {
     PyObject_HEAD
     PyObject *engine, *peek, *confirm, *steady, *clock;
     PyObject *unusual;
-    unsigned char filter[FILTER_BITS / 8]; /* of the hashes in `unusual`: most keys end here */
+    Names names;
+    Layout engines, slots, pages, records; /* `Ready` and `ReadyVariants` are the last two */
 } HitPath;
 
 static int
@@ -89,6 +130,10 @@ traverse(HitPath *self, visitproc visit, void *arg)
     Py_VISIT(self->steady);
     Py_VISIT(self->clock);
     Py_VISIT(self->unusual);
+    Py_VISIT(self->engines.type);
+    Py_VISIT(self->slots.type);
+    Py_VISIT(self->pages.type);
+    Py_VISIT(self->records.type);
     return 0;
 }
 
@@ -101,6 +146,10 @@ clear(HitPath *self)
     Py_CLEAR(self->steady);
     Py_CLEAR(self->clock);
     Py_CLEAR(self->unusual);
+    Py_CLEAR(self->engines.type);
+    Py_CLEAR(self->slots.type);
+    Py_CLEAR(self->pages.type);
+    Py_CLEAR(self->records.type);
     return 0;
 }
 
@@ -110,6 +159,64 @@ dealloc(HitPath *self)
     PyObject_GC_UnTrack(self);
     clear(self);
     Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+/* --- strings ----------------------------------------------------------------------------------------- */
+
+/* Whether two plain strings are equal. */
+static inline int
+equal(PyObject *one, PyObject *other)
+{
+    if (PyUnicode_GET_LENGTH(one) != PyUnicode_GET_LENGTH(other) ||
+        PyUnicode_KIND(one) != PyUnicode_KIND(other))
+        return 0;
+    return memcmp(PyUnicode_DATA(one), PyUnicode_DATA(other),
+                  (size_t)PyUnicode_GET_LENGTH(one) * (size_t)PyUnicode_KIND(one)) == 0;
+}
+
+/* Whether two values are equal strings; what is no string is not. */
+static inline int
+same(PyObject *one, PyObject *other)
+{
+    return one == other || (PyUnicode_CheckExact(one) && PyUnicode_CheckExact(other) && equal(one, other));
+}
+
+/* The number of a name, 0 where it is none of them. It is a plain string whose hash is known. */
+static inline int
+number_of(const Names *names, PyObject *name)
+{
+    size_t at = (size_t)((PyASCIIObject *)name)->hash % CELLS;
+    int number;
+
+    while ((number = names->cell[at]) != 0) {
+        if (names->name[number] == name || equal(names->name[number], name))
+            return number;
+        at = (at + 1) % CELLS;
+    }
+    return 0;
+}
+
+/* Add a name, which somebody holds; -1: an error. */
+static int
+add_name(Names *names, PyObject *name)
+{
+    Py_hash_t hash = PyUnicode_CheckExact(name) ? PyObject_Hash(name) : -1;
+    size_t at;
+
+    if (hash == -1) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "_unusual holds something that is no string");
+        return -1;
+    }
+    if (names->count == MOST_NAMES || number_of(names, name) != 0) {
+        PyErr_Format(PyExc_ValueError, "_unusual holds too many names, or %R, which every hit reads", name);
+        return -1;
+    }
+    for (at = (size_t)hash % CELLS; names->cell[at] != 0;)
+        at = (at + 1) % CELLS;
+    names->cell[at] = (unsigned char)names->count;
+    names->name[names->count++] = name;
+    return 0;
 }
 
 static PyObject *
@@ -123,85 +230,217 @@ get_unusual(HitPath *self, void *closure)
 }
 
 static int
-set_unusual(HitPath *self, PyObject *names, void *closure)
+set_unusual(HitPath *self, PyObject *unusual, void *closure)
 {
-    unsigned char filter[FILTER_BITS / 8] = {0};
+    Names names = {.count = 1};
     PyObject *iterator, *name;
+    int wrong = 0;
 
-    if (names == NULL || !PyFrozenSet_CheckExact(names)) {
+    if (unusual == NULL || !PyFrozenSet_CheckExact(unusual)) {
         PyErr_SetString(PyExc_TypeError, "_unusual is a frozenset of environ keys");
         return -1;
     }
-    iterator = PyObject_GetIter(names);
+    for (int n = 1; n < UNUSUAL && !wrong; n++)
+        wrong = add_name(&names, *wanted_names[n]);
+    iterator = wrong ? NULL : PyObject_GetIter(unusual);
     if (iterator == NULL)
         return -1;
-    while ((name = PyIter_Next(iterator)) != NULL) {
-        Py_hash_t hash = PyUnicode_CheckExact(name) ? PyObject_Hash(name) : -1;
+    while (!wrong && (name = PyIter_Next(iterator)) != NULL) {
+        wrong = add_name(&names, name);
         Py_DECREF(name);
-        if (hash == -1) {
-            if (!PyErr_Occurred())
-                PyErr_SetString(PyExc_TypeError, "_unusual holds something that is no string");
-            break;
-        }
-        filter[(size_t)hash % FILTER_BITS / 8] |= (unsigned char)(1 << ((size_t)hash % 8));
     }
     Py_DECREF(iterator);
     if (PyErr_Occurred())
         return -1;
-    memcpy(self->filter, filter, sizeof filter);
-    Py_XSETREF(self->unusual, Py_NewRef(names));
+    self->names = names;
+    Py_XSETREF(self->unusual, Py_NewRef(unusual));
     return 0;
 }
 
-/* --- small questions -------------------------------------------------------------------------------- */
+/* --- dictionaries -------------------------------------------------------------------------------------- */
 
-/* Whether two strings are equal; what is no string is not. */
-static inline int
-same(PyObject *one, PyObject *other)
+/* A dictionary of plain strings is walked in place: a call of `PyDict_Next` for each key is a third of a hit.
+ * How it looks inside is Python's own affair. So this is for the versions that are known to have it so, and
+ * only where it is seen to be so when this is imported (`looks_as_known`); elsewhere `PyDict_Next` does. */
+typedef struct {
+    PyObject *key, *value; /* without a value it was deleted */
+} Entry;
+
+typedef struct {
+    Py_ssize_t references;
+    uint8_t log2_size, log2_index_bytes, kind;
+    uint32_t version;
+    Py_ssize_t usable, count;
+    char indices[]; /* then the entries, in their order */
+} Keys;
+
+enum { PLAIN_STRINGS = 1 }; /* the kind */
+
+static int is_known; /* whether it looks like that here */
+
+/* The places of a dictionary of plain strings, and their number; NULL where it is another one. */
+static inline const Entry *
+entries_of(PyObject *dict, Py_ssize_t *count)
 {
-    if (one == other)
-        return 1;
-    if (!PyUnicode_CheckExact(one) || !PyUnicode_CheckExact(other))
-        return 0;
-    if (PyUnicode_GET_LENGTH(one) != PyUnicode_GET_LENGTH(other) ||
-        PyUnicode_KIND(one) != PyUnicode_KIND(other))
-        return 0;
-    return memcmp(PyUnicode_DATA(one), PyUnicode_DATA(other),
-                  (size_t)PyUnicode_GET_LENGTH(one) * (size_t)PyUnicode_KIND(one)) == 0;
+    const PyDictObject *object = (const PyDictObject *)dict;
+    const Keys *keys = (const Keys *)object->ma_keys;
+
+    if (!is_known || object->ma_values != NULL || keys->kind != PLAIN_STRINGS)
+        return NULL;
+    *count = keys->count;
+    return (const Entry *)(keys->indices + ((size_t)1 << keys->log2_index_bytes));
 }
 
-/* Whether a string is a path, a question mark and a query. */
-static inline int
-joined(PyObject *raw, PyObject *path, PyObject *query)
+/* Whether a small dictionary looks as it should. -1: an error. */
+static int
+looks_as_known(void)
 {
-    Py_ssize_t head = PyUnicode_GET_LENGTH(path), tail = PyUnicode_GET_LENGTH(query);
-    const Py_UCS1 *text;
+    PyObject *dict = PyDict_New();
+    const Keys *keys;
+    const Entry *entry;
+    int known = -1;
 
-    if (!PyUnicode_CheckExact(raw) || PyUnicode_GET_LENGTH(raw) != head + 1 + tail)
-        return 0;
-    if (PyUnicode_KIND(raw) != PyUnicode_1BYTE_KIND || PyUnicode_KIND(path) != PyUnicode_1BYTE_KIND ||
-        PyUnicode_KIND(query) != PyUnicode_1BYTE_KIND)
-        return 0;
-    text = PyUnicode_1BYTE_DATA(raw);
-    return text[head] == '?' && memcmp(text, PyUnicode_1BYTE_DATA(path), (size_t)head) == 0 &&
-           memcmp(text + head + 1, PyUnicode_1BYTE_DATA(query), (size_t)tail) == 0;
+    if (dict != NULL && PyDict_SetItem(dict, str_path, Py_None) == 0 &&
+        PyDict_SetItem(dict, str_host, Py_False) == 0 && PyDict_SetItem(dict, str_query, Py_True) == 0 &&
+        PyDict_DelItem(dict, str_host) == 0) {
+        keys = (const Keys *)((PyDictObject *)dict)->ma_keys;
+        entry = (const Entry *)(keys->indices + 8);
+        known = PY_VERSION_HEX < 0x030E0000 && ((PyDictObject *)dict)->ma_values == NULL &&
+                keys->log2_size == 3 && keys->log2_index_bytes == 3 && keys->kind == PLAIN_STRINGS &&
+                keys->count == 3 && entry[0].key == str_path && entry[0].value == Py_None &&
+                entry[1].value == NULL && entry[2].key == str_query && entry[2].value == Py_True;
+        if (known) { /* one that holds anything else is of another kind */
+            known = PyDict_SetItem(dict, Py_None, Py_None);
+            keys = (const Keys *)((PyDictObject *)dict)->ma_keys;
+            known = known < 0 ? -1 : keys->kind != PLAIN_STRINGS;
+        }
+    }
+    Py_XDECREF(dict);
+    return known;
 }
 
-/* The parts of an unchecked key, in its order. */
-enum { PATH, QUERY, HOST, SCHEME, PARTS };
+/* --- fields ------------------------------------------------------------------------------------------ */
+
+/* Whether a layout is that of an object's class, as this is now. */
+static inline int
+fits(const Layout *layout, PyObject *object)
+{
+    return Py_TYPE(object) == layout->type && layout->type->tp_version_tag == layout->version;
+}
+
+/* Find out where the objects of a class keep their fields; those of a class that has its own way with
+ * attributes are asked each time. */
+static void
+learn(Layout *layout, PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object), *known = layout->type;
+    Layout found = {.type = type};
+    int usual = type->tp_getattro == PyObject_GenericGetAttr && type->tp_setattro == PyObject_GenericSetAttr;
+
+    for (int n = 0; n < FIELD_COUNT && usual; n++) {
+        PyObject *descriptor = _PyType_Lookup(type, *field_names[n]);
+        if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+            PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+            if (member->type == T_OBJECT_EX && member->flags == 0 &&
+                PyType_IsSubtype(type, PyDescr_TYPE(descriptor)))
+                found.offset[n] = member->offset;
+        }
+    }
+    found.version = type->tp_version_tag;
+    if (found.version == 0) /* there are no more of them, or it was changed meanwhile */
+        memset(found.offset, 0, sizeof found.offset);
+    Py_INCREF(type); /* so that no other comes to its place */
+    *layout = found;
+    Py_XDECREF(known);
+}
+
+/* Where an object keeps a field; NULL where that is not known, or there is none. */
+static inline PyObject **
+place_of(const Layout *layout, PyObject *object, int field)
+{
+    PyObject **place = (PyObject **)((char *)object + layout->offset[field]);
+
+    return fits(layout, object) && layout->offset[field] != 0 && *place != NULL ? place : NULL;
+}
+
+/* A field: a new reference. */
+static inline PyObject *
+get_field(const Layout *layout, PyObject *object, int field)
+{
+    PyObject **place = place_of(layout, object, field);
+
+    return place != NULL ? Py_NewRef(*place) : PyObject_GetAttr(object, *field_names[field]);
+}
+
+/* `slot.visited = True`; -1: an error. */
+static inline int
+visit_slot(HitPath *self, PyObject *slot)
+{
+    PyObject **place = place_of(&self->slots, slot, FIELD_visited);
+
+    if (place == NULL)
+        return PyObject_SetAttr(slot, str_visited, Py_True);
+    if (*place != Py_True)
+        Py_SETREF(*place, Py_NewRef(Py_True));
+    return 0;
+}
+
+/* --- the request --------------------------------------------------------------------------------------- */
+
+/* What an environ says: the value of each key that is wanted, by its number, or NULL, and the keys that are
+ * unusual. All are borrowed. */
+typedef struct {
+    PyObject *values[UNUSUAL], *unusual[MOST_NAMES];
+    int unusual_count;
+} Said;
+
+static inline void
+note(const Names *names, PyObject *key, PyObject *value, Said *said)
+{
+    int number = number_of(names, key);
+
+    if (number >= UNUSUAL)
+        said->unusual[said->unusual_count++] = key;
+    else if (number != NOT_WANTED)
+        said->values[number] = value;
+}
+
+/* Read an environ, once and whole. 0 where a key is no plain string: to compare that may run Python. */
+static inline int
+read_environ(const Names *names, PyObject *environ, Said *said)
+{
+    Py_ssize_t at = 0, count;
+    PyObject *key, *value;
+    const Entry *entry = entries_of(environ, &count);
+
+    for (Py_ssize_t n = 0; entry != NULL && n < count; n++)
+        if (entry[n].value != NULL)
+            note(names, entry[n].key, entry[n].value, said);
+    while (entry == NULL && PyDict_Next(environ, &at, &key, &value)) {
+        if (!PyUnicode_CheckExact(key))
+            return 0;
+        note(names, key, value, said);
+    }
+    return 1;
+}
 
 /* The unchecked key: strings of one byte a character, a NUL between two. NULL without an error where one is
- * something else, which PEP 3333 forbids. */
-static inline PyObject *
-joined_key(PyObject *const parts[PARTS])
+ * something else, which PEP 3333 forbids, or missing. */
+static PyObject *
+joined_key(PyObject *const values[UNUSUAL])
 {
-    Py_ssize_t length = PARTS - 1;
+    PyObject *script = values[WANTED_script], *query = values[WANTED_query];
+    PyObject *parts[] = {script == NULL ? str_empty : script, values[WANTED_path],
+                         query == NULL ? str_empty : query, values[WANTED_host], values[WANTED_scheme]};
+    const int count = sizeof parts / sizeof *parts;
+    Py_ssize_t length = count - 2;
     Py_UCS4 widest = 127;
     PyObject *key;
     Py_UCS1 *at;
 
-    for (int n = 0; n < PARTS; n++) {
-        if (!PyUnicode_CheckExact(parts[n]) || PyUnicode_KIND(parts[n]) != PyUnicode_1BYTE_KIND)
+    for (int n = 0; n < count; n++) {
+        if (parts[n] == NULL || !PyUnicode_CheckExact(parts[n]) ||
+            PyUnicode_KIND(parts[n]) != PyUnicode_1BYTE_KIND)
             return NULL;
         length += PyUnicode_GET_LENGTH(parts[n]);
         if (!PyUnicode_IS_ASCII(parts[n]))
@@ -211,131 +450,124 @@ joined_key(PyObject *const parts[PARTS])
     if (key == NULL)
         return NULL;
     at = PyUnicode_1BYTE_DATA(key);
-    for (int n = 0; n < PARTS; n++) {
+    for (int n = 0; n < count; n++) {
         Py_ssize_t size = PyUnicode_GET_LENGTH(parts[n]);
         memcpy(at, PyUnicode_1BYTE_DATA(parts[n]), (size_t)size);
         at += size;
-        if (n < PARTS - 1)
+        if (n > 0 && n < count - 1) /* SCRIPT_NAME and PATH_INFO are one path */
             *at++ = '\0';
     }
     return key;
 }
 
-/* Whether an environ has none of the unusual keys: 1, 0, or -1 with an error. */
-static inline int
-is_usual(HitPath *self, PyObject *environ)
+/* Whether the raw target, where the server tells one, is the path, or the path and the query as they are; the
+ * key begins with both. */
+static int
+is_target(PyObject *const values[UNUSUAL], PyObject *key)
 {
-    Py_ssize_t at = 0;
-    PyObject *key, *value;
+    PyObject *raw = values[WANTED_raw], *script = values[WANTED_script], *query = values[WANTED_query];
+    Py_ssize_t head = PyUnicode_GET_LENGTH(values[WANTED_path]);
+    Py_ssize_t tail = query == NULL ? 0 : PyUnicode_GET_LENGTH(query);
+    const Py_UCS1 *text, *whole = PyUnicode_1BYTE_DATA(key);
 
-    while (PyDict_Next(environ, &at, &key, &value)) {
-        size_t hash;
-        if (!PyUnicode_CheckExact(key))
-            return 0; /* to be hashed it may need Python: `_agrees` looks again */
-        hash = (size_t)((PyASCIIObject *)key)->hash; /* known, for it is a key */
-        if (self->filter[hash % FILTER_BITS / 8] & (1 << (hash % 8))) {
-            int found = PySet_Contains(self->unusual, key);
-            if (found != 0)
-                return found < 0 ? -1 : 0;
-        }
+    if (raw == NULL || raw == Py_None || same(raw, str_empty))
+        raw = values[WANTED_request_uri];
+    if (raw == NULL || raw == Py_None || same(raw, str_empty))
+        return 1;
+    if (!PyUnicode_CheckExact(raw) || PyUnicode_KIND(raw) != PyUnicode_1BYTE_KIND)
+        return 0;
+    head += script == NULL ? 0 : PyUnicode_GET_LENGTH(script);
+    text = PyUnicode_1BYTE_DATA(raw);
+    if (PyUnicode_GET_LENGTH(raw) == head)
+        return memcmp(text, whole, (size_t)head) == 0;
+    return tail > 0 && PyUnicode_GET_LENGTH(raw) == head + 1 + tail && text[head] == '?' &&
+           memcmp(text, whole, (size_t)head) == 0 &&
+           memcmp(text + head + 1, whole + head + 1, (size_t)tail) == 0;
+}
+
+/* Whether a request is of the plainest kind, as far as its environ tells without a look at its cookies and at
+ * what is unusual. */
+static inline int
+is_plain(PyObject *const values[UNUSUAL], PyObject *key)
+{
+    PyObject *method = values[WANTED_method], *proto = values[WANTED_proto], *length = values[WANTED_length];
+
+    return method != NULL && same(method, str_GET) && is_target(values, key) &&
+           (proto == NULL || same(proto, values[WANTED_scheme])) &&
+           (length == NULL || same(length, str_empty));
+}
+
+/* What was read of a request: new references. `cookie` is its Cookie field, `unusual` a tuple of its unusual
+ * keys; both are NULL where there is none. */
+typedef struct {
+    PyObject *key, *cookie, *unusual;
+    int plain;
+} Request;
+
+/* A tuple of its own of what is others'. */
+static PyObject *
+tuple_of(PyObject *const items[], Py_ssize_t count)
+{
+    PyObject *tuple;
+
+    for (Py_ssize_t n = 0; n < count; n++)
+        Py_INCREF(items[n]); /* a new tuple may be the collector's turn, and that may run Python */
+    tuple = PyTuple_New(count);
+    for (Py_ssize_t n = 0; n < count; n++)
+        if (tuple == NULL)
+            Py_DECREF(items[n]);
+        else
+            PyTuple_SET_ITEM(tuple, n, items[n]);
+    return tuple;
+}
+
+/* Read a request: 1. 0: the long way, or -1 with an error; then nothing is held. */
+static int
+read_request(HitPath *self, PyObject *environ, Request *request)
+{
+    Said said;
+    PyObject *cookie;
+
+    memset(said.values, 0, sizeof said.values);
+    said.unusual_count = 0;
+    request->key = read_environ(&self->names, environ, &said) ? joined_key(said.values) : NULL;
+    if (request->key == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    request->plain = is_plain(said.values, request->key);
+    cookie = said.values[WANTED_cookie];
+    request->cookie = cookie == Py_None ? NULL : Py_XNewRef(cookie);
+    request->unusual = NULL;
+    if (said.unusual_count != 0 && (request->unusual = tuple_of(said.unusual, said.unusual_count)) == NULL) {
+        Py_DECREF(request->key);
+        Py_XDECREF(request->cookie);
+        return -1;
     }
     return 1;
 }
 
-/* A value of the environ, borrowed; NULL where there is none, or with an error. */
-static inline PyObject *
-value_of(PyObject *environ, PyObject *name)
-{
-    return PyDict_GetItemWithError(environ, name);
-}
-
-/* What the key is made of, each held: 1. 0 where one is missing, or -1 with an error; some may be held then. */
+/* Whether what `ready` is of may be answered to these cookies: 1, 0, or -1 with an error. */
 static int
-read_parts(PyObject *environ, PyObject *parts[PARTS])
+passes(HitPath *self, PyObject *ready, PyObject *cookie)
 {
-    PyObject *script, *whole;
+    PyObject *cookies = get_field(&self->pages, ready, FIELD_cookies), *answer;
+    int known;
 
-    parts[SCHEME] = Py_XNewRef(value_of(environ, str_scheme));
-    parts[PATH] = parts[SCHEME] == NULL ? NULL : Py_XNewRef(value_of(environ, str_path));
-    parts[HOST] = parts[PATH] == NULL ? NULL : Py_XNewRef(value_of(environ, str_host));
-    if (parts[HOST] == NULL)
-        return PyErr_Occurred() ? -1 : 0;
-    parts[QUERY] = Py_XNewRef(value_of(environ, str_query));
-    if (parts[QUERY] == NULL) {
-        if (PyErr_Occurred())
-            return -1;
-        parts[QUERY] = Py_NewRef(str_empty);
-    }
-    script = value_of(environ, str_script);
-    if (script == NULL)
-        return PyErr_Occurred() ? -1 : 1;
-    if (same(script, str_empty))
-        return 1;
-    if (!PyUnicode_CheckExact(script) || !PyUnicode_CheckExact(parts[PATH]))
-        return 0;
-    whole = PyUnicode_Concat(script, parts[PATH]);
-    Py_SETREF(parts[PATH], whole);
-    return whole == NULL ? -1 : 1;
+    answer = cookies == NULL ? NULL : PyObject_GetItem(cookies, cookie);
+    Py_XDECREF(cookies);
+    known = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return known;
 }
 
-/* The raw target as the server tells it, or the path where it tells none; borrowed. NULL: an error. */
-static inline PyObject *
-raw_target(PyObject *environ, PyObject *path)
-{
-    PyObject *names[2] = {str_raw, str_request_uri};
-
-    for (int n = 0; n < 2; n++) {
-        PyObject *raw = value_of(environ, names[n]);
-        if (raw == NULL && PyErr_Occurred())
-            return NULL;
-        if (raw != NULL && raw != Py_None && !same(raw, str_empty))
-            return raw;
-    }
-    return path;
-}
-
-/* Whether a request for an armed slot is of the plainest kind: 1, 0, or -1 with an error. */
+/* What `_agrees` says of an environ: 1, 0, or -1 with an error. */
 static int
-is_plain(HitPath *self, PyObject *environ, PyObject *ready, PyObject *const parts[PARTS])
+agrees(HitPath *self, PyObject *environ, PyObject *unusual)
 {
-    PyObject *path = parts[PATH], *query = parts[QUERY], *value, *cookies, *passes;
-    int answer;
+    PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)self, str_agrees, environ, unusual, NULL);
+    int known = answer == NULL ? -1 : PyObject_IsTrue(answer);
 
-    value = value_of(environ, str_method);
-    if (value == NULL || !same(value, str_GET))
-        return PyErr_Occurred() ? -1 : 0;
-    value = raw_target(environ, path);
-    if (value == NULL)
-        return -1;
-    if (!same(value, path) && !(PyUnicode_GET_LENGTH(query) && joined(value, path, query)))
-        return 0;
-    value = value_of(environ, str_proto);
-    if (value == NULL ? PyErr_Occurred() != NULL : !same(value, parts[SCHEME]))
-        return value == NULL ? -1 : 0;
-    value = value_of(environ, str_length);
-    if (value == NULL ? PyErr_Occurred() != NULL : !same(value, str_empty))
-        return value == NULL ? -1 : 0;
-    value = value_of(environ, str_cookie);
-    if (value == NULL && PyErr_Occurred())
-        return -1;
-    if (value != NULL && value != Py_None) {
-        Py_INCREF(value);
-        cookies = PyObject_GetAttr(ready, str_cookies);
-        passes = cookies == NULL ? NULL : PyObject_GetItem(cookies, value);
-        Py_XDECREF(cookies);
-        Py_DECREF(value);
-        answer = passes == NULL ? -1 : PyObject_IsTrue(passes);
-        Py_XDECREF(passes);
-        if (answer <= 0)
-            return answer;
-    }
-    answer = is_usual(self, environ);
-    if (answer == 0) {
-        passes = PyObject_CallMethodOneArg((PyObject *)self, str_agrees, environ);
-        answer = passes == NULL ? -1 : PyObject_IsTrue(passes);
-        Py_XDECREF(passes);
-    }
-    return answer;
+    Py_XDECREF(answer);
+    return known;
 }
 
 /* --- slots ------------------------------------------------------------------------------------------ */
@@ -357,6 +589,24 @@ ask(PyObject *function, PyObject *argument)
     return answer;
 }
 
+/* What `_peek` gives for a key; where it is the `get` of a dictionary, as it is over most stores, without the
+ * call. */
+static inline PyObject *
+peek(PyObject *function, PyObject *key)
+{
+    PyObject *found;
+
+    if (function == NULL || !PyCFunction_CheckExact(function) ||
+        PyCFunction_GET_FUNCTION(function) != dict_get)
+        return ask(function, key);
+    Py_INCREF(function);
+    found = PyDict_GetItemWithError(PyCFunction_GET_SELF(function), key);
+    if (found != NULL || !PyErr_Occurred())
+        found = Py_NewRef(found == NULL ? Py_None : found);
+    Py_DECREF(function);
+    return found;
+}
+
 /* The slot of a key where it is armed under the stamp in force: 1, 0, or -1 with an error. */
 static int
 armed_slot(HitPath *self, PyObject *key, PyObject *stamp, PyObject **found)
@@ -365,14 +615,16 @@ armed_slot(HitPath *self, PyObject *key, PyObject *stamp, PyObject **found)
     int armed;
 
     *found = NULL;
-    slot = ask(self->peek, key);
+    slot = peek(self->peek, key);
     if (slot == NULL)
         return -1;
     if (slot == Py_None) {
         Py_DECREF(slot);
         return 0;
     }
-    answer = PyObject_GetAttr(slot, str_stamp);
+    if (!fits(&self->slots, slot))
+        learn(&self->slots, slot);
+    answer = get_field(&self->slots, slot, FIELD_stamp);
     armed = answer == NULL ? -1 : answer == stamp;
     Py_XDECREF(answer);
     if (armed == 0) {
@@ -391,15 +643,15 @@ armed_slot(HitPath *self, PyObject *key, PyObject *stamp, PyObject **found)
 
 /* The key of the variant that a request asks for; NULL: an error. */
 static PyObject *
-second_key(PyObject *environ, PyObject *ready, PyObject *keys, PyObject *key)
+second_key(HitPath *self, PyObject *environ, PyObject *ready, PyObject *keys, PyObject *key)
 {
     PyObject *field, *value, *get, *chosen = NULL;
 
-    field = PyObject_GetAttr(ready, str_field);
+    field = get_field(&self->records, ready, FIELD_field);
     if (field == NULL)
         return NULL;
     if (field != Py_None) {
-        value = value_of(environ, field);
+        value = PyDict_GetItemWithError(environ, field);
         if (value == NULL && PyErr_Occurred()) {
             Py_DECREF(field);
             return NULL;
@@ -419,6 +671,18 @@ second_key(PyObject *environ, PyObject *ready, PyObject *keys, PyObject *key)
     return chosen;
 }
 
+/* The `keys` of what a slot is ready with: None where it is a page. NULL: an error. */
+static inline PyObject *
+keys_of(HitPath *self, PyObject *ready)
+{
+    const Layout *layout = Py_TYPE(ready) == self->records.type ? &self->records : &self->pages;
+    PyObject *keys = get_field(layout, ready, FIELD_keys);
+
+    if (keys != NULL && !fits(layout, ready))
+        learn(keys == Py_None ? &self->pages : &self->records, ready);
+    return keys;
+}
+
 /* What an armed slot of its own knows, through the record of varying fields where there is one.
  *
  * 1: `*slot` and `*ready` are it. 0: the long way, or -1 with an error; then `*slot` and `*ready` are NULL.
@@ -432,15 +696,15 @@ look(HitPath *self, PyObject *environ, PyObject *key, PyObject *stamp, PyObject 
     *ready = NULL;
     if (armed != 1)
         return armed;
-    *ready = PyObject_GetAttr(*slot, str_ready);
-    keys = *ready == NULL ? NULL : PyObject_GetAttr(*ready, str_keys);
+    *ready = get_field(&self->slots, *slot, FIELD_ready);
+    keys = *ready == NULL ? NULL : keys_of(self, *ready);
     if (keys == NULL)
         goto wrong;
     if (keys == Py_None) {
         Py_DECREF(keys);
         return 1;
     }
-    second = PyObject_SetAttr(*slot, str_visited, Py_True) < 0 ? NULL : second_key(environ, *ready, keys, key);
+    second = visit_slot(self, *slot) < 0 ? NULL : second_key(self, environ, *ready, keys, key);
     Py_DECREF(keys);
     if (second == NULL)
         goto wrong;
@@ -450,7 +714,7 @@ look(HitPath *self, PyObject *environ, PyObject *key, PyObject *stamp, PyObject 
     Py_DECREF(second);
     if (armed != 1)
         return armed;
-    *ready = PyObject_GetAttr(*slot, str_ready);
+    *ready = get_field(&self->slots, *slot, FIELD_ready);
     if (*ready != NULL)
         return 1;
 wrong:
@@ -492,7 +756,7 @@ hot_now(HitPath *self, PyObject *slot, PyObject *ready, PyObject *stamp)
 
     if (read_clock(self, &now, &instant) < 0) /* before `hot` is read: another thread may replace it */
         return NULL;
-    hot = PyObject_GetAttr(slot, str_hot);
+    hot = get_field(&self->slots, slot, FIELD_hot);
     if (hot == NULL || !PyTuple_CheckExact(hot) || PyTuple_GET_SIZE(hot) != 3)
         goto wrong;
     until = PyFloat_AsDouble(PyTuple_GET_ITEM(hot, 0));
@@ -524,65 +788,88 @@ typedef struct {
     PyObject *ready, *sent, *chunks;
 } Found;
 
+/* What an armed slot answers to a plain request: 1, 0, or -1 with an error. */
+static int
+find_hot(HitPath *self, PyObject *slot, PyObject *ready, PyObject *stamp, Found *found)
+{
+    PyObject *hot = visit_slot(self, slot) < 0 ? NULL : hot_now(self, slot, ready, stamp), *answer;
+    int known;
+
+    if (hot == NULL)
+        return -1;
+    found->sent = Py_NewRef(PyTuple_GET_ITEM(hot, 1));
+    found->chunks = Py_NewRef(PyTuple_GET_ITEM(hot, 2));
+    found->ready = Py_NewRef(ready);
+    Py_DECREF(hot);
+    known = found->sent != Py_None;
+    if (known && self->confirm != Py_None) {
+        answer = ask(self->confirm, slot);
+        known = answer == NULL ? -1 : PyObject_IsTrue(answer);
+        Py_XDECREF(answer);
+    }
+    return known;
+}
+
+/* What an armed slot answers to another request: 1, 0, or -1 with an error. */
+static int
+find_special(HitPath *self, PyObject *environ, PyObject *slot, PyObject *ready, Found *found)
+{
+    PyObject *answer =
+        PyObject_CallMethodObjArgs((PyObject *)self, str_special, environ, slot, ready, NULL);
+
+    if (answer == NULL || answer == Py_None) {
+        Py_XDECREF(answer);
+        return answer == NULL ? -1 : 0;
+    }
+    found->ready = answer;
+    found->sent = PyObject_GetAttr(answer, str_headers);
+    found->chunks = found->sent == NULL ? NULL : PyObject_GetAttr(answer, str_chunks);
+    return found->chunks == NULL ? -1 : 1;
+}
+
+/* What an armed slot answers to a request: 1, 0, or -1 with an error. */
+static int
+find_in(HitPath *self, PyObject *environ, const Request *request, PyObject *slot, PyObject *ready,
+        PyObject *stamp, Found *found)
+{
+    int plain = request->plain;
+
+    if (plain && request->cookie != NULL)
+        plain = passes(self, ready, request->cookie);
+    if (plain == 1 && request->unusual != NULL)
+        plain = agrees(self, environ, request->unusual);
+    if (plain < 0)
+        return -1;
+    return plain ? find_hot(self, slot, ready, stamp, found)
+                 : find_special(self, environ, slot, ready, found);
+}
+
 /* 1: there is an answer. 0: the long way. -1: the long way too, after an error of ours. */
 static int
 find(HitPath *self, PyObject *environ, Found *found)
 {
-    PyObject *parts[PARTS] = {NULL}, *stamp, *key = NULL, *slot = NULL, *ready = NULL;
-    PyObject *hot, *answer;
+    PyObject *engine = Py_NewRef(self->engine), *stamp, *slot, *ready;
+    Request request;
     int known;
 
-    stamp = PyObject_GetAttr(self->engine, str_stamp); /* before anything is looked up */
+    if (!fits(&self->engines, engine))
+        learn(&self->engines, engine);
+    stamp = get_field(&self->engines, engine, FIELD_stamp); /* before anything is looked up */
+    Py_DECREF(engine);
     if (stamp == NULL)
         return -1;
-    known = read_parts(environ, parts);
-    if (known != 1)
-        goto done;
-    key = joined_key(parts);
-    if (key == NULL) {
-        known = PyErr_Occurred() ? -1 : 0;
-        goto done;
+    known = read_request(self, environ, &request);
+    if (known == 1) {
+        known = look(self, environ, request.key, stamp, &slot, &ready);
+        if (known == 1)
+            known = find_in(self, environ, &request, slot, ready, stamp, found);
+        Py_DECREF(request.key);
+        Py_XDECREF(request.cookie);
+        Py_XDECREF(request.unusual);
+        Py_XDECREF(slot);
+        Py_XDECREF(ready);
     }
-    known = look(self, environ, key, stamp, &slot, &ready);
-    if (known != 1)
-        goto done;
-    known = is_plain(self, environ, ready, parts);
-    if (known == 0) {
-        answer = PyObject_CallMethodObjArgs((PyObject *)self, str_special, environ, slot, ready, NULL);
-        known = answer == NULL ? -1 : answer != Py_None;
-        if (known == 1) {
-            found->sent = PyObject_GetAttr(answer, str_headers);
-            found->chunks = found->sent == NULL ? NULL : PyObject_GetAttr(answer, str_chunks);
-            found->ready = Py_NewRef(answer);
-            known = found->chunks == NULL ? -1 : 1;
-        }
-        Py_XDECREF(answer);
-    }
-    else if (known == 1) {
-        known = PyObject_SetAttr(slot, str_visited, Py_True);
-        hot = known < 0 ? NULL : hot_now(self, slot, ready, stamp);
-        if (hot == NULL) {
-            known = -1;
-            goto done;
-        }
-        found->sent = Py_NewRef(PyTuple_GET_ITEM(hot, 1));
-        found->chunks = Py_NewRef(PyTuple_GET_ITEM(hot, 2));
-        found->ready = Py_NewRef(ready);
-        Py_DECREF(hot);
-        known = found->sent != Py_None;
-        if (known == 1 && self->confirm != Py_None) {
-            answer = ask(self->confirm, slot);
-            known = answer == NULL ? -1 : PyObject_IsTrue(answer);
-            Py_XDECREF(answer);
-        }
-    }
-done:
-    for (int n = 0; n < PARTS; n++)
-        Py_XDECREF(parts[n]);
     Py_DECREF(stamp);
-    Py_XDECREF(key);
-    Py_XDECREF(slot);
-    Py_XDECREF(ready);
     return known;
 }
 
@@ -602,21 +889,31 @@ list_of(PyObject *items)
     return list;
 }
 
+/* Take the next of a counter, which this lets go; -1: an error. */
+static inline int
+count(PyObject *counter)
+{
+    PyObject *number = NULL;
+
+    if (counter != NULL && !PyIter_Check(counter))
+        PyErr_Format(PyExc_TypeError, "hits are counted by an iterator, not %.100s",
+                     Py_TYPE(counter)->tp_name);
+    else if (counter != NULL && (number = PyIter_Next(counter)) == NULL && !PyErr_Occurred())
+        PyErr_SetNone(PyExc_StopIteration);
+    Py_XDECREF(counter);
+    Py_XDECREF(number);
+    return number == NULL ? -1 : 0;
+}
+
 /* Count and send what was found. */
 static PyObject *
-answer_with(const Found *found, PyObject *start_response)
+answer_with(HitPath *self, const Found *found, PyObject *start_response)
 {
-    PyObject *count, *status, *sent, *done, *chunks = NULL;
+    PyObject *status, *sent, *done, *chunks = NULL;
 
-    count = PyObject_GetAttr(found->ready, str_count);
-    if (count == NULL)
+    if (count(get_field(&self->pages, found->ready, FIELD_counter)) < 0)
         return NULL;
-    done = PyObject_CallNoArgs(count);
-    Py_DECREF(count);
-    if (done == NULL)
-        return NULL;
-    Py_DECREF(done);
-    status = PyObject_GetAttr(found->ready, str_status);
+    status = get_field(&self->pages, found->ready, FIELD_status);
     sent = status == NULL ? NULL : list_of(found->sent);
     if (sent != NULL) {
         PyObject *told[] = {NULL, status, sent};
@@ -653,7 +950,7 @@ call(HitPath *self, PyObject *args, PyObject *kwargs)
     if (PyDict_CheckExact(environ))
         known = find(self, environ, &found);
     if (known == 1)
-        chunks = answer_with(&found, start_response);
+        chunks = answer_with(self, &found, start_response);
     else if (known == -1 && !PyErr_ExceptionMatches(PyExc_Exception))
         chunks = NULL; /* such as a greenlet that is killed: not ours to hide */
     else {
@@ -843,6 +1140,18 @@ PyInit__compiled(void)
         monotonic = module == NULL ? NULL : PyObject_GetAttrString(module, "monotonic");
         Py_XDECREF(module);
         if (monotonic == NULL)
+            return NULL;
+    }
+    is_known = looks_as_known();
+    if (is_known < 0)
+        return NULL;
+    if (dict_get == NULL) {
+        PyObject *dict = PyDict_New(), *get = dict == NULL ? NULL : PyObject_GetAttr(dict, str_get);
+        if (get != NULL && PyCFunction_CheckExact(get))
+            dict_get = PyCFunction_GET_FUNCTION(get);
+        Py_XDECREF(get);
+        Py_XDECREF(dict);
+        if (get == NULL)
             return NULL;
     }
     if (PyType_Ready(&HitPathType) < 0)

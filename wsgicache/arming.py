@@ -99,10 +99,10 @@ class Arming:
             until = _until_of(slot)
             if stored.terms.cost and admission.plan.early_refresh:
                 until = min(until, self._ends_early(slot, admission, found, stored))
-            count = self._observer.counter_of(stored.key, admission.plan.label)
+            counter = self._observer.counter_of(stored.key, admission.plan.label)
             slot.hot = COLD
             trust = self._trusts[found.follower]
-            slot.ready = self._readies.of(stored.terms, passes, shift, rules, count, trust, until)
+            slot.ready = self._readies.of(stored.terms, passes, shift, rules, counter, trust, until)
         slot.stamp = stamp
 
 

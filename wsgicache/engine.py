@@ -66,6 +66,8 @@ class Engine:
         OptionError: the store URL or object is no store.
     """
 
+    __slots__ = ("__dict__", "__weakref__", "stamp")  # the last is read for every hit: see `_compiled.c`
+
     def __init__(self, settings: Settings, rules: RuleSet) -> None:
         self.settings: Final = settings
         self.rules: Final = rules

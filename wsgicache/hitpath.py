@@ -6,7 +6,7 @@ there is one (`compiled`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ class Special:
     status: str
     headers: Headers
     chunks: Iterable[bytes]
-    count: Callable[[], int]
+    counter: Iterator[int]
 
 
 class _Parts:
@@ -59,14 +59,15 @@ class _Parts:
         # Trust is renewed after the stamp is replaced: in this order none of them is too new for the other.
         return ready.hit(slot, now, trusted_until) if self.engine.stamp is stamp else COLD
 
-    def _agrees(self, environ: Environ, besides: Container[str] = ()) -> bool:
+    def _agrees(self, environ: Environ, unusual: Iterable[str], besides: Container[str] = ()) -> bool:
         """Whether what is unusual is only what some proxies and servers set on every request, and says
         nothing new.
 
         Args:
+            unusual: which of the unusual keys the environ has.
             besides: what else may be there.
         """
-        for name in self._unusual & environ.keys():
+        for name in unusual:
             says_nothing = SAYS_NOTHING.get(name)
             if name in besides:
                 continue
@@ -93,7 +94,7 @@ class _Parts:
             and get("HTTP_X_FORWARDED_PROTO", facts.scheme) == facts.scheme
             and not get("CONTENT_LENGTH")
             and (facts.cookie is None or ready.cookies[facts.cookie])
-            and self._agrees(environ, CONDITIONALS)
+            and self._agrees(environ, self._unusual & environ.keys(), CONDITIONALS)
         ):
             return None
         slot.visited = True
@@ -106,7 +107,7 @@ class _Parts:
             return None
         made = answer(slot.stored, facts)  # of bytes: a body in a file is never armed
         headers = (*made.headers, AGES[age], HIT_LINES[ready.lifetime - age])
-        return Special(made.status, headers, made.chunks, ready.count)  # type: ignore[arg-type]
+        return Special(made.status, headers, made.chunks, ready.counter)  # type: ignore[arg-type]
 
 
 class PureHitPath(_Parts):
@@ -150,7 +151,10 @@ class PureHitPath(_Parts):
                     and get("HTTP_X_FORWARDED_PROTO", scheme) == scheme
                     and not get("CONTENT_LENGTH")
                     and ((cookie := get("HTTP_COOKIE")) is None or ready.cookies[cookie])
-                    and (self._unusual.isdisjoint(environ) or self._agrees(environ))
+                    and (
+                        self._unusual.isdisjoint(environ)
+                        or self._agrees(environ, self._unusual & environ.keys())
+                    )
                 ):
                     slot.visited = True
                     now = self._steady()
@@ -165,7 +169,7 @@ class PureHitPath(_Parts):
             sent = None  # stale, a strange environ, or a clock that was set: the long way knows
         if sent is None:
             return self._serve(environ, start_response)
-        ready.count()
+        next(ready.counter)
         start_response(ready.status, [*sent])
         return [*chunks]  # a list of one: some servers have a quicker way for that, and for no tuple
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from .outcome import Outcome, Phase, Reason
@@ -18,18 +18,18 @@ decisions: Final = logging.getLogger("wsgicache.decisions")
 
 class Tally:
     """A counter whose `add` is one C call: atomic under the interpreter's lock, and cheap enough for
-    the hit path."""
+    the hit path, which has a quicker way still: it takes the next of `numbers`, as `add` does."""
 
-    __slots__ = ("_count", "add")
+    __slots__ = ("add", "numbers")
 
     def __init__(self) -> None:
-        self._count = itertools.count()
-        self.add: Callable[[], int] = self._count.__next__
+        self.numbers: Iterator[int] = itertools.count()
+        self.add: Callable[[], int] = self.numbers.__next__
 
     @property
     def value(self) -> int:
         """How often `add` was called: a count shows its next number in its repr, without taking it."""
-        return int(repr(self._count)[6:-1])
+        return int(repr(self.numbers)[6:-1])
 
 
 class Row:
@@ -189,8 +189,8 @@ class Observer:
         """Calls of the store that failed, however many requests they concerned."""
         self.refreshes = Tally()
         self.refreshes_failed = Tally()
-        self.hit: Callable[[], int] = self.reasons[Reason.HIT].add
-        """Count one fresh hit: what the hit path calls, unless hits are counted by name as well."""
+        self.hits: Iterator[int] = self.reasons[Reason.HIT].numbers
+        """Of these the hit path takes one for each fresh hit, unless hits are counted by name as well."""
         self.by_name: ByName | None = None
         """Set by an integration before the first request, to count pages by name as well."""
         self.recent: deque[Decision] | None = None
@@ -204,15 +204,15 @@ class Observer:
         if self.by_name is not None:
             self.by_name.after_fork()
 
-    def counter_of(self, key: str, rule: str | None = None) -> Callable[[], int]:
-        """What counts one fresh hit of a page.
+    def counter_of(self, key: str, rule: str | None = None) -> Iterator[int]:
+        """Numbers of which the next counts one fresh hit of a page.
 
         Args:
             key: the page's base key.
             rule: the label of the rule in force.
         """
         row = None if self.by_name is None else self.by_name.row_of(key, rule)
-        return self.hit if row is None else row.fast.add
+        return self.hits if row is None else row.fast.numbers
 
     def record(self, outcome: Outcome) -> None:
         """Count an outcome, and log it where that was chosen."""

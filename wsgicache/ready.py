@@ -6,7 +6,7 @@ nothing look younger; `wsgicache.clock` compares the two once a second per page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, Final
@@ -68,8 +68,8 @@ class Ready:
 
     `cookies` says which Cookie fields leave the hit as it is. `trust` says up to when the store's copies may
     be served. `shift` is monotonic clock minus wall clock, seconds, `rules` what the engine's rules were
-    known by; `count` counts a hit. `until` is the monotonic instant at which a copy is too old, whatever its
-    age: where it is told, the object is of one entry only.
+    known by; the next of `counter` counts a hit. `until` is the monotonic instant at which a copy is too old,
+    whatever its age: where it is told, the object is of one entry only.
     """
 
     status: Final[str]
@@ -77,7 +77,7 @@ class Ready:
     shift: Final[float]
     rules: Final[object]
     cookies: Final[Mapping[str, bool]]
-    count: Final[Callable[[], object]]
+    counter: Final[Iterator[object]]
     trust: Final[Trust | Both]
     until: Final[float]
     keys: Final[None] = None
@@ -125,7 +125,7 @@ class Readies:
         cookies: Mapping[str, bool],
         shift: float,
         rules: object,
-        count: Callable[[], object],
+        counter: Iterator[object],
         trust: Trust | Both = ALWAYS,
         until: float = float("inf"),
     ) -> Ready:
@@ -135,21 +135,21 @@ class Readies:
         Args:
             shift: monotonic clock minus wall clock, seconds.
             rules: what the engine's rules are known by until one is switched.
-            count: counts a hit.
+            counter: its next number counts a hit.
             trust: up to when the store's copies may be served.
             until: monotonic instant at which this copy is too old to be served.
         """
         if terms.always_validate:
             until = float("-inf")
         if until != float("inf"):
-            return Ready(terms.status, terms.lifetime, shift, rules, cookies, count, trust, until)
+            return Ready(terms.status, terms.lifetime, shift, rules, cookies, counter, trust, until)
         # By identity what does not compare: each is held by the value, so that no other can take its place.
-        asked = (terms.status, terms.lifetime, shift, rules, id(cookies), count, trust)
+        asked = (terms.status, terms.lifetime, shift, rules, id(cookies), counter, trust)
         known = self._known.get(asked)
         if known is None:
             if len(self._known) >= 1024:
                 self._known.clear()
-            known = Ready(terms.status, terms.lifetime, shift, rules, cookies, count, trust, until)
+            known = Ready(terms.status, terms.lifetime, shift, rules, cookies, counter, trust, until)
             self._known[asked] = known
         return known
 

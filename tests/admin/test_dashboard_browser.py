@@ -295,7 +295,7 @@ def test_huge_numbers_and_long_texts_keep_their_place(width, page, cache):
     """Numbers stay in their boxes, short words in one piece, and no column is squeezed to a few letters."""
     warm(page, "/post/1", f"/{'long' * 60}/x")
     for reason in (Reason.HIT, Reason.URI_MISS):
-        cache.engine.observer.reasons[reason]._count = count(98_765_432_109_876)
+        cache.engine.observer.reasons[reason].numbers = count(98_765_432_109_876)
     page.set_viewport_size({"width": width, "height": 740})
     sign_in(page)
     page.get_by_role("heading", name="Overview").wait_for()

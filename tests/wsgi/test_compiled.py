@@ -17,12 +17,15 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wsgi_helpers import HIT_PATHS, TEXT, new_cache, text
+from wsgi_helpers import HIT_PATHS, TEXT, PureCache, new_cache, text
 
 import wsgicache
-from wsgicache import WSGICache, compiled, fill
+from wsgicache import Rule, WSGICache, compiled, fill
 from wsgicache.compiled import SWITCH, twin
+from wsgicache.engine import Engine
 from wsgicache.hitpath import HitPath, PureHitPath
+from wsgicache.ready import Ready
+from wsgicache.stores.sieve import Slot
 from wsgicache.testing import Response, ScriptedApp, ask, make_environ
 from wsgicache.tokens import _search
 
@@ -209,6 +212,350 @@ def test_what_was_read_of_an_environ_stays_although_it_changes(cache, place):
     assert held[0]
 
 
+class Shared:
+    """Objects whose attributes share their names."""
+
+
+def shared(environ):
+    """An environ that is the attributes of an object."""
+    made = Shared()
+    for name, value in environ.items():
+        setattr(made, name, value)
+    return vars(made)
+
+
+def once_mixed(environ):
+    """An environ that once had a key that is no string."""
+    made = {7: 7, **environ}
+    del made[7]
+    return made
+
+
+def with_gaps(environ):
+    """An environ from which keys were taken out: such as would count, too."""
+    taken = {"HTTP_AUTHORIZATION": "Basic x", "HTTP_COOKIE": "session=1", "CONTENT_LENGTH": "3"}
+    made = {**taken, **{f"HTTP_X_{n}": "" for n in range(20)}, "PATH_INFO": "/no", **environ}
+    for name in [*taken, *[f"HTTP_X_{n}" for n in range(0, 20, 3)], "PATH_INFO"]:
+        del made[name]
+    made.update({name: environ[name] for name in [*taken, "PATH_INFO"] if name in environ})
+    return made
+
+
+def large(environ):
+    """An environ of many more keys than a server gives."""
+    return {**{f"HTTP_X_{n}": "" for n in range(30_000)}, **environ}
+
+
+def fresh(environ):
+    """An environ whose keys and values are nobody else's."""
+    return {name.encode().decode(): text.encode().decode() if type(text) is str else text
+            for name, text in environ.items()}  # fmt: skip
+
+
+SHAPES = [dict, shared, once_mixed, with_gaps, large, fresh]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_environ_is_read_whole_however_its_dictionary_was_made(cache, shape, monkeypatch):
+    """And answered by the hit path, unless something in it says no."""
+    odd = {
+        "HTTP_AUTHORIZATION": "Basic x",
+        "HTTP_X_HTTP_METHOD_OVERRIDE": "PUT",
+        "HTTP_COOKIE": "session=1",
+        "CONTENT_LENGTH": "3",
+        "HTTP_X_FORWARDED_PROTO": "https",
+        "REQUEST_METHOD": "POST",
+        "RAW_URI": "/%2F",
+        "REQUEST_URI": "/?",
+        "QUERY_STRING": "a=1",
+        "PATH_INFO": "/other",
+        "SCRIPT_NAME": "/mount",
+        "HTTP_HOST": "other.example",
+        "wsgi.url_scheme": "https",
+    }
+    served = []
+    monkeypatch.setattr(cache, "_serve", lambda environ, start_response: served.append(environ))
+    plain = make_environ("/")
+    assert call(cache, shape(plain))[2] == BODY
+    assert call(cache, shape({"first": 1, **plain, "HTTP_COOKIE": "_ga=1", "last": 1}))[2] == BODY
+    assert served == []
+    for name, value in odd.items():
+        for environ in ({**plain, name: value}, {name: value, **plain} | {name: value}):
+            environ = shape(environ)
+            assert call(cache, environ) is TypeError, "`_serve` gives no body here"
+            assert served.pop() is environ
+
+
+def test_each_unusual_key_is_found(cache, monkeypatch):
+    """And told to who looks closer."""
+    seen = []
+    monkeypatch.setattr(cache, "_agrees", lambda environ, unusual: seen.append(sorted(unusual)) or True)
+    plain = make_environ("/")
+    for names in [*[[name] for name in cache._unusual], sorted(cache._unusual)]:
+        assert call(cache, {**plain, **dict.fromkeys(names, "x"), "last": 1})[2] == BODY
+        assert seen.pop() == names
+    assert call(cache, plain)[2] == BODY
+    assert seen == []
+
+
+def test_a_raw_target_is_the_path_and_the_query_and_nothing_else(cache, monkeypatch):
+    cache = new_cache(
+        ScriptedApp(Response(headers=text(), body=BODY)), type(cache), rules=[Rule("/*", query="key")]
+    )
+    environ = make_environ("/mount/page?a=1", SCRIPT_NAME="/mount", PATH_INFO="/page")
+    for _ in range(3):
+        call(cache, environ.copy())
+    monkeypatch.setattr(cache, "_serve", lambda environ, start_response: None)
+    for raw in (None, "", "/mount/page", "/mount/page?a=1"):
+        assert call(cache, {**environ, "RAW_URI": raw})[2] == BODY
+        assert call(cache, {**environ, "RAW_URI": None, "REQUEST_URI": raw})[2] == BODY
+    for raw in (
+        "/mount/page?",
+        "/mount/page#a=1",
+        "/mount/page?a=2",
+        "/mount/pagE?a=1",
+        "/mount/pagE",
+        "?a=1",
+    ):
+        assert call(cache, {**environ, "RAW_URI": raw}) is TypeError
+        assert call(cache, {**environ, "RAW_URI": "", "REQUEST_URI": raw}) is TypeError
+
+
+def test_no_name_is_taken_for_another(cache, monkeypatch):
+    """Whatever their hashes are in this process: 3,000 names fill the places of a table many times over."""
+    monkeypatch.setattr(cache, "_serve", None)
+    for n in range(0, 3000, 60):
+        environ = {f"HTTP_X_{m}": "x" for m in range(n, n + 60)}
+        assert call(cache, {**environ, **make_environ("/")})[2] == BODY
+
+
+@pytest.mark.parametrize("does", ["goes", "grows", "shrinks"])
+def test_a_key_that_changes_the_environ_while_it_is_read_does_no_harm(cache, does):
+    """It is asked whether it is another one; what it does then is its own affair."""
+
+    def asked():
+        if does == "grows":
+            environ.update({f"HTTP_X_{n}": "x" for n in range(1000)})
+        elif does == "shrinks":
+            for name in [name for name in environ if type(name) is str and name != "PATH_INFO"]:
+                del environ[name]
+        else:
+            environ.clear()
+
+    for place in ("PATH_INFO", "HTTP_HOST", "HTTP_COOKIE", "HTTP_RANGE"):
+        impostor = Impostor(place)
+        impostor.place, impostor.asked = place, lambda: None
+        environ = {impostor: "", **make_environ("/"), "HTTP_COOKIE": "_ga=1"}
+        impostor.asked = asked
+        answer = call(cache, environ)
+        assert isinstance(answer, type) or answer[2] == BODY
+    assert ask(cache).is_hit
+
+
+def test_what_was_read_of_a_request_stays_while_its_page_is_looked_up(cache):
+    """By then somebody else may have emptied the environ."""
+    cookie = Text("_ga=1")
+    gone = weakref.ref(cookie)
+    environ = {**make_environ("/"), "HTTP_COOKIE": cookie, "HTTP_X_FORWARDED_HOST": "example.com"}
+    ready = cache.store.peek("/\0\0example.com\0http").ready
+    peek, seen = cache._peek, []
+
+    class Cookies(dict):
+        def __missing__(self, header):
+            seen.append((str(header), gone() is header))
+            return True
+
+    def look(key):
+        for name in ("HTTP_COOKIE", "HTTP_X_FORWARDED_HOST", "REMOTE_ADDR"):
+            environ.pop(name, None)
+        gc.collect()
+        return peek(key)
+
+    ready.cookies = Cookies()
+    cache._peek = look
+    del cookie
+    assert call(cache, environ)[2] == BODY
+    assert seen == ([] if isinstance(cache, PureCache) else [("_ga=1", True)]), "Python's reads it afterwards"
+
+
+# --- fields that are found by their place ---
+
+
+@pytest.mark.parametrize("name", ["hot", "stamp", "ready", "visited"])
+def test_what_takes_the_place_of_a_slots_field_is_asked(cache, monkeypatch, name):
+    """Also where it was known before where the field is."""
+    place = getattr(Slot, name)
+    asked = []
+
+    def get(slot):
+        asked.append("get")
+        return place.__get__(slot)
+
+    def put(slot, value):
+        asked.append("set")
+        place.__set__(slot, value)
+
+    assert ask(cache).is_hit
+    with monkeypatch.context() as patch:
+        patch.setattr(Slot, name, property(get, put))
+        assert call(cache, make_environ("/"))[2] == BODY
+        assert asked
+    asked.clear()
+    assert call(cache, make_environ("/"))[2] == BODY
+    assert asked == []
+
+
+def test_what_takes_the_place_of_other_fields_is_asked(cache, monkeypatch):
+    assert ask(cache).is_hit
+    monkeypatch.setattr(Ready, "status", "203 Patched")
+    assert call(cache, make_environ("/"))[0] == "203 Patched"
+    asked = []
+    monkeypatch.setattr(Engine, "stamp", property(lambda engine: asked.append(engine)))
+    monkeypatch.setattr(cache, "_serve", lambda environ, start_response: [b"the long way"])
+    monkeypatch.setattr(cache.engine, "rearm", lambda slot, stamp: asked.append(stamp), raising=False)
+    assert cache(make_environ("/"), None) == [b"the long way"]
+    assert asked == [cache.engine, None]
+
+
+def made_anew(slot, **extra):
+    """A slot of a class of its own, that holds the same."""
+    names = [name for name in Slot.__slots__ if name != "home"]
+    kind = type("Other", (), {"__slots__": [*extra, *names, "__weakref__"]})
+    made = kind()
+    for name in names:
+        setattr(made, name, getattr(slot, name))
+    for name, value in extra.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_slots_of_many_classes_may_take_turns(cache):
+    """Each has its fields elsewhere."""
+    key = "/\0\0example.com\0http"
+    slot = cache.store.peek(key)
+    told = [("Cache-Status", "told")]
+    for n in range(60):
+        other = made_anew(slot, **{f"a{m}": m for m in range(n % 7)})
+        if n % 3 == 0:
+            other = SimpleNamespace(**{name: getattr(slot, name) for name in Slot.__slots__})
+        other.hot = (float("inf"), told, (b"%d" % n,))
+        other.visited = False
+        cache._peek = {key: other}.get
+        assert call(cache, make_environ("/")) == ("200 OK", "told", b"%d" % n)
+        assert other.visited is True
+        cache._peek = {key: slot}.get
+        assert call(cache, make_environ("/"))[2] == BODY
+
+
+def test_a_slot_that_has_its_own_way_with_attributes_is_asked(cache):
+    key = "/\0\0example.com\0http"
+    asked = []
+
+    class Asked(Slot):
+        __slots__ = ()
+
+        def __getattribute__(self, name):
+            asked.append(name)
+            return super().__getattribute__(name)
+
+    class Told(Slot):
+        __slots__ = ()
+
+        def __setattr__(self, name, value):
+            asked.append((name, value))
+            super().__setattr__(name, value)
+
+    slot = cache.store.peek(key)
+    for kind in (Asked, Told, Asked):
+        other = kind.__new__(kind)
+        for name in Slot.__slots__:
+            setattr(other, name, getattr(slot, name))
+        asked.clear()
+        cache._peek = {key: other}.get
+        assert call(cache, make_environ("/"))[2] == BODY
+        assert ("stamp" in asked, ("visited", True) in asked) == (kind is Asked, kind is Told)
+
+
+@pytest.mark.parametrize("name", ["hot", "ready", "stamp"])
+def test_a_slot_that_lacks_a_field_is_answered_by_the_long_way(cache, name):
+    slot = cache.store.peek("/\0\0example.com\0http")
+    other = made_anew(slot)
+    delattr(other, name)
+    cache._peek = lambda key: other
+    cache._serve = lambda environ, start_response: [b"the long way"]
+    assert cache(make_environ("/"), None) == [b"the long way"]
+
+
+def test_a_class_is_let_go_when_another_takes_its_place(cache):
+    """What is known of the last one is kept, and is part of cycles."""
+    key = "/\0\0example.com\0http"
+    slot = cache.store.peek(key)
+    classes = []
+    for _ in range(3):
+        other = made_anew(slot)
+        type(other).cache = cache
+        classes.append(weakref.ref(type(other)))
+        cache._peek = {key: other}.get
+        assert call(cache, make_environ("/"))[2] == BODY
+    del other
+    cache._peek = {key: slot}.get
+    assert call(cache, make_environ("/"))[2] == BODY
+    gc.collect()
+    assert [known() for known in classes] == [None] * 3
+
+
+def test_a_cache_goes_with_the_class_that_it_knows(cache):
+    """Where nothing else holds the two but each other."""
+    slot = cache.store.peek("/\0\0example.com\0http")
+    other = made_anew(slot)
+    made = new_cache(ScriptedApp(Response(body=BODY)), type(cache))
+    type(other).cache = made
+    other.stamp = made.engine.stamp
+    made._peek = {slot.key: other}.get
+    assert call(made, make_environ("/"))[2] == BODY
+    gone = weakref.ref(type(other)), weakref.ref(made)
+    del other, made
+    gc.collect()
+    assert (gone[0](), gone[1]()) == (None, None)
+
+
+def test_what_looks_like_the_get_of_a_dictionary_is_called_where_it_is_none(cache):
+    key = "/\0\0example.com\0http"
+    slot = cache.store.peek(key)
+    told = [("Cache-Status", "told")]
+
+    class Silent(dict):
+        def get(self, key, default=None):
+            return None
+
+    popped = {key: slot}
+    for peek, found in (
+        ({key: slot}.get, True),
+        (Mapping({key: slot}).get, True),
+        (Silent({key: slot}).get, False),
+        (popped.pop, True),
+        ({key: slot}.__getitem__, True),
+        ({}.get, False),
+        ({}.pop, False),
+        ({}.setdefault, False),
+        ("".join, False),
+    ):
+        slot.hot = (float("inf"), told, (b"hot",))
+        cache._peek = peek
+        cache._serve = lambda environ, start_response: [b"the long way"]
+        assert cache(make_environ("/"), lambda *head: None) == [b"hot" if found else b"the long way"]
+    assert popped == {}
+
+
+@pytest.mark.parametrize(("counter", "error"), [(7, TypeError), (iter(()), StopIteration)])
+def test_what_cannot_count_is_heard_of(cache, counter, error):
+    """As nothing else is: a hit that is not counted is a bug of ours."""
+    ready = cache.store.peek("/\0\0example.com\0http").ready
+    ready.counter = counter
+    with pytest.raises(error):
+        cache(make_environ("/"), lambda *head: None)
+
+
 def test_the_clock_of_the_system_is_the_one_that_is_read(cache):
     """The compiled one reads it itself."""
     cache = new_cache(ScriptedApp(Response(headers=text(), body=BODY)), type(cache), clock=None)
@@ -280,7 +627,12 @@ def test_nothing_leaks(kind):
 
 
 @built
-@pytest.mark.parametrize("kind", ["a hit", "a variant", "a variant of two fields", "a cookie", "a mount"])
+@pytest.mark.skipif(
+    not fill.__file__.endswith(".py"), reason="what Cython cannot append to a list it lets go of twice"
+)
+@pytest.mark.parametrize(
+    "kind", ["a hit", "a variant", "a variant of two fields", "a cookie", "a mount", "behind a proxy"]
+)
 def test_where_there_is_no_memory_the_page_or_a_memory_error_is_the_answer(kind):
     """Whichever allocation of a request fails."""
     api = pytest.importorskip("_testcapi", reason="CPython without its own tests")
@@ -329,6 +681,9 @@ def test_what_is_not_furnished_says_so():
     for wrong in (None, {"HTTP_RANGE"}, frozenset([1]), frozenset([Text("HTTP_RANGE")])):
         with pytest.raises(TypeError, match="_unusual"):
             bare._unusual = wrong
+    for many in (frozenset(["HTTP_RANGE", "PATH_INFO"]), frozenset([f"HTTP_{n}" for n in range(200)])):
+        with pytest.raises(ValueError, match="_unusual holds"):
+            bare._unusual = many
     bare._unusual = frozenset(["HTTP_RANGE"])
     with pytest.raises(TypeError, match="_unusual"):
         del bare._unusual
