@@ -19,7 +19,7 @@ def answers():
     done = subprocess.run(
         [sys.executable, "-W", "error", HERE / "django_streams.py"],
         cwd=HERE,
-        env=os.environ | {"PYTHONPATH": str(HERE)},
+        env=os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"},
         capture_output=True,
         text=True,
     )
