@@ -156,7 +156,7 @@ def test_a_rule_is_switched_and_an_entry_purged(scripts, request, cache):
     page.get_by_role("link", name="Entries").click()
     page.get_by_label("Text, such as").fill("/post/")
     page.get_by_role("button", name="Search").click()
-    assert page.get_by_role("rowheader").count() == 1
+    playwright.expect(page.get_by_role("rowheader")).to_have_count(1)
     page.get_by_role("button", name="Purge http://").click()
     assert page.get_by_role("status").inner_text() == "Purged: 1 entry."
     assert not cache.explain(f"{page.url.partition('/.cache')[0]}/post/1").hit

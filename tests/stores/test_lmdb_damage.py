@@ -353,7 +353,11 @@ assert helpers.put(store)
 assert helpers.body_of(store) == b"body"
 print("done", pages)
 """
-    environ = {**os.environ, "PYTHONPATH": str(Path(lmdbfile.__file__).parents[2])}
+    tests = Path(__file__).parents[1]
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(lmdbfile.__file__).parents[2]), str(tests)]),
+    }
     process = subprocess.run(
         [sys.executable, "-c", script, str(directory), str(Path(__file__).parent)],
         capture_output=True, text=True, timeout=60, env=environ, check=False,
