@@ -49,7 +49,7 @@ class Queue:
                 return found, None, None, detail
             if boarding is LEAD and not shared:
                 slot = None if peek is None else peek(found.key)
-                if slot is None or slot.stored is found.entry:
+                if slot is None or slot.stored is found.entry or slot.stored is found.past:
                     return found, None, flight, None
                 return self._look_again(admission, found, flight)
             deadline = deadline or perf_counter() + self.engine.settings.wait_timeout
