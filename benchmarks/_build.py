@@ -26,7 +26,8 @@ def compiled_build() -> Path:
     Raises:
         Missing: there is no Cython, or no C compiler.
     """
-    sources = [ROOT / "setup.py", *sorted(ROOT.glob("wsgicache/**/*.py")), ROOT / "wsgicache" / "_compiled.c"]
+    written = [path for kind in ("py", "pxd", "c") for path in sorted(ROOT.glob(f"wsgicache/**/*.{kind}"))]
+    sources = [ROOT / "setup.py", *written]
     known = hashlib.sha256(b"\0".join([sys.version.encode(), *[source.read_bytes() for source in sources]]))
     directory = ROOT / "build" / f"compiled-{known.hexdigest()[:16]}"
     if not directory.exists():

@@ -20,6 +20,9 @@
 #include <Python.h>
 #include <string.h>
 #include <structmember.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 #include <time.h>
 
 #ifdef Py_GIL_DISABLED
@@ -328,6 +331,30 @@ fits(const Layout *layout, PyObject *object)
     return Py_TYPE(object) == layout->type && layout->type->tp_version_tag == layout->version;
 }
 
+/* Where the structs of a class of the compiled modules keep a field, which Python reads by a getter: there
+ * where a new one has what was just given to it. 0: that cannot be told. */
+static Py_ssize_t
+find_field(PyTypeObject *type, PyObject *name)
+{
+    PyObject *mark = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type), *nothing = PyTuple_New(0);
+    PyObject *probe = mark == NULL || nothing == NULL ? NULL : type->tp_new(type, nothing, NULL);
+    Py_ssize_t place = 0;
+
+    if (probe != NULL && Py_TYPE(probe) == type && PyObject_SetAttr(probe, name, mark) == 0) {
+        for (place = type->tp_basicsize - (Py_ssize_t)sizeof(PyObject *); place >= (Py_ssize_t)sizeof(PyObject);
+             place -= (Py_ssize_t)sizeof(PyObject *))
+            if (*(PyObject **)((char *)probe + place) == mark)
+                break;
+        if (place < (Py_ssize_t)sizeof(PyObject))
+            place = 0;
+    }
+    PyErr_Clear();
+    Py_XDECREF(probe);
+    Py_XDECREF(nothing);
+    Py_XDECREF(mark);
+    return place;
+}
+
 /* Find out where the objects of a class keep their fields; those of a class that has its own way with
  * attributes are asked each time. */
 static void
@@ -345,6 +372,9 @@ learn(Layout *layout, PyObject *object)
                 PyType_IsSubtype(type, PyDescr_TYPE(descriptor)))
                 found.offset[n] = member->offset;
         }
+        else if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyGetSetDescr_Type) &&
+                 !PyType_HasFeature(PyDescr_TYPE(descriptor), Py_TPFLAGS_HEAPTYPE))
+            found.offset[n] = find_field(type, *field_names[n]);
     }
     found.version = type->tp_version_tag;
     if (found.version == 0) /* there are no more of them, or it was changed meanwhile */
@@ -1058,6 +1088,32 @@ speaks(const unsigned char *at, const unsigned char *end)
     return 0;
 }
 
+/* The next `<` that a tag may begin with which `tag_name` knows, and some others; NULL: there is none.
+ *
+ * Most tags are others, and to stop at each costs more than to look at all of the page. The third letter of
+ * each name, and of nearly none of those that pages are full of, is between n and y. */
+static const unsigned char *
+next_tag(const unsigned char *at, const unsigned char *end)
+{
+#ifdef __SSE2__
+    const __m128i open = _mm_set1_epi8('<'), small = _mm_set1_epi8(0x20);
+    const __m128i before = _mm_set1_epi8('n' - 1), behind = _mm_set1_epi8('y' + 1);
+
+    for (; end - at >= 35; at += 32) {
+        int here[2];
+        for (int n = 0; n < 2; n++) {
+            __m128i first = _mm_loadu_si128((const __m128i *)(at + 16 * n));
+            __m128i third = _mm_or_si128(_mm_loadu_si128((const __m128i *)(at + 16 * n + 3)), small);
+            __m128i fits = _mm_and_si128(_mm_cmpgt_epi8(third, before), _mm_cmplt_epi8(third, behind));
+            here[n] = _mm_movemask_epi8(_mm_and_si128(fits, _mm_cmpeq_epi8(first, open)));
+        }
+        if ((here[0] | here[1]) != 0)
+            return at + __builtin_ctz((unsigned int)here[0] | (unsigned int)here[1] << 16);
+    }
+#endif
+    return memchr(at, '<', (size_t)(end - at));
+}
+
 static PyObject *
 may_hold_token(PyObject *module, PyObject *page)
 {
@@ -1069,7 +1125,7 @@ may_hold_token(PyObject *module, PyObject *page)
     at = (const unsigned char *)PyBytes_AS_STRING(page);
     end = at + PyBytes_GET_SIZE(page);
     left = 2 * PyBytes_GET_SIZE(page); /* what looks like a tag may seem to hold many real ones */
-    while (left >= 0 && (at = memchr(at, '<', (size_t)(end - at))) != NULL) {
+    while (left >= 0 && (at = next_tag(at, end)) != NULL) {
         inside = tag_name(++at, end);
         if (inside == NULL)
             continue;

@@ -208,7 +208,8 @@ class Capture:
         replaced = self._client_has_it(None)
         if replaced is not None:
             return replaced
-        self._send(*self._require_head())
+        status, headers = self._require_head()
+        self._send(status, headers)
         self._end()
         if first is _NOT_PULLED:
             return self._iterable
@@ -318,7 +319,8 @@ class Capture:
         replaced = self._client_has_it(None)
         if replaced is not None:
             return replaced
-        self._send(*self._require_head())
+        status, headers = self._require_head()
+        self._send(status, headers)
         self._put(chunk)
         self._wait_for_server()
         return self
@@ -448,7 +450,8 @@ class Capture:
         action = self._decide()
         self._chunks = [] if action is Action.KEEP and self._has_room() else None
         if action in (Action.KEEP, Action.PASS):
-            self._send(*self._head)
+            status, headers = self._head
+            self._send(status, headers)
         else:
             self._deferred = action
 

@@ -270,7 +270,8 @@ class Engine:
         if self.settings.no_vary_search and admission.facts.query:
             self._apply_search(admission, found)
         guess = self._guess(admission, found) if self.shared else ()
-        first, *variants = self._get([found.key, *guess], found)
+        looked_up = self._get([found.key, *guess], found)
+        first = looked_up[0]
         if not isinstance(first, Variants):
             return first
         found.variants = first
@@ -278,8 +279,7 @@ class Engine:
         if not keys:
             return None
         found.key = keys[0]
-        if keys != guess:
-            variants = self._get(keys, found)
+        variants = looked_up[1:] if keys == guess else self._get(keys, found)
         if len(keys) > 1:
             return page_or_form(found, keys[1], *variants)
         return variants[0] if isinstance(variants[0], Entry) else None

@@ -8,7 +8,6 @@ the fields are `Final`, which mypy checks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final, NamedTuple
 
 from .body import Body, make_etag
@@ -185,13 +184,9 @@ class Entry:
 
     def size(self) -> int:
         """Bytes that the entry holds in memory beside interned parts, roughly but not too low."""
-        size = (
-            _ENTRY_BYTES
-            + (len(self.body) if type(self.body) is bytes else _FILE_BYTES)
-            + len(self.key)
-            + _PAIR_BYTES * len(self.fields)
-            + sum(map(len, chain.from_iterable(self.fields)))
-        )
+        size = _ENTRY_BYTES + (len(self.body) if type(self.body) is bytes else _FILE_BYTES) + len(self.key)
+        for name, value in self.fields:
+            size += _PAIR_BYTES + len(name) + len(value)
         if self.values or self.terms.groups:
             size += sum([_TEXT_BYTES + len(text) for text in (*self.values, *self.terms.groups) if text])
         return size

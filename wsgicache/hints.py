@@ -14,11 +14,9 @@ T = TypeVar("T")
 class _Word(Generic[T]):
     """An attribute of `Hints`. One that nobody set has its default, and takes no room."""
 
-    def __init__(self, default: T) -> None:
-        self._default = default
-
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __init__(self, name: str, default: T) -> None:
         self._name = name
+        self._default = default
 
     def __get__(self, hints: Hints, owner: type) -> T:
         word: T = hints.said.get(self._name, self._default)
@@ -40,10 +38,10 @@ class Hints:
 
     __slots__ = ("said",)
 
-    lifetime = _Word[int | None](None)
-    session_accessed = _Word(False)
-    ignored = _Word(False)
-    personal = _Word(False)
+    lifetime = _Word[int | None]("lifetime", None)
+    session_accessed = _Word("session_accessed", False)
+    ignored = _Word("ignored", False)
+    personal = _Word("personal", False)
 
     def __init__(self) -> None:
         self.said: Final[dict[str, Any]] = {}

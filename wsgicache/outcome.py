@@ -7,7 +7,6 @@ can be counted, searched for and looked up under one name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -322,7 +321,6 @@ class Reason(Enum):
     )  # fmt: skip
 
 
-@dataclass(slots=True)
 class Outcome:
     """What finally happened to one request.
 
@@ -333,20 +331,50 @@ class Outcome:
     of a body that was stored, `method` the client's.
     """
 
-    reason: Reason
-    ttl: int | None = None
-    forward_status: int | None = None
-    settled: Reason | None = None
-    collapsed: bool = False
-    detail: Reason | None = None
-    key: str | None = None
-    rule: str | None = None
-    status: int | None = None
-    seconds: float | None = None
-    path: str | None = None
-    size: int | None = None
-    method: str | None = None
-    query: str | None = None
+    __slots__ = (
+        "collapsed",
+        "detail",
+        "forward_status",
+        "key",
+        "method",
+        "path",
+        "query",
+        "reason",
+        "rule",
+        "seconds",
+        "settled",
+        "size",
+        "status",
+        "ttl",
+    )
+
+    def __init__(
+        self,
+        reason: Reason,
+        ttl: int | None = None,
+        forward_status: int | None = None,
+        settled: Reason | None = None,
+        collapsed: bool = False,
+        detail: Reason | None = None,
+        key: str | None = None,
+        rule: str | None = None,
+        status: int | None = None,
+        method: str | None = None,
+    ) -> None:
+        self.reason = reason
+        self.ttl = ttl
+        self.forward_status = forward_status
+        self.settled = settled
+        self.collapsed = collapsed
+        self.detail = detail
+        self.key = key
+        self.rule = rule
+        self.status = status
+        self.method = method
+        self.path: str | None = None
+        self.query: str | None = None
+        self.seconds: float | None = None
+        self.size: int | None = None
 
     def tell_ttl(self, seconds: int) -> None:
         """Note the remaining lifetime of the answer; a stale one's is never above zero (RFC 9211 §2.4), also

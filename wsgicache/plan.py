@@ -23,7 +23,10 @@ STEERING_FIELDS: Final = (
     "content-security-policy-report-only", "content-type", "surrogate-key", "vary",
 )  # fmt: skip
 """Response fields whose values decide what becomes of a response, beside those that carry instants; a
-settlement is remembered by them. Of cookies and validators only their presence decides."""
+settlement is remembered by them."""
+
+PRESENT_FIELDS: Final = ("etag", "last-modified", "set-cookie", "set-cookie2")
+"""Those of which only their presence decides: a cookie's value is somebody's secret."""
 
 TIMED_FIELDS: Final = frozenset({"age", "date", "expires"})
 """Response fields that make a decision depend on the clock."""
@@ -70,7 +73,8 @@ class Plan:
     store_tokens: bool
     drop_fields: frozenset[str]
     encode: tuple[str, ...]
-    steering_fields: tuple[str, ...]
+    steering_fields: Mapping[str, bool]
+    """What decides of the response fields, and whether by its value."""
     timed_fields: frozenset[str]
     normalisers: Mapping[str, Normaliser]
     normal_forms: tuple[tuple[str, Normaliser], ...]
@@ -157,7 +161,8 @@ def _plan(settings: Settings, profile: Profile, rule: Rule | None) -> Plan:
         drop_fields=frozenset(settings.consume_fields)
         | frozenset(profile.drop_fields if settings.drop_fields is None else settings.drop_fields),
         encode=encode,
-        steering_fields=(*STEERING_FIELDS, *settings.targeted_fields, *(STEERING if encode else ())),
+        steering_fields=dict.fromkeys(PRESENT_FIELDS, False)
+        | dict.fromkeys((*STEERING_FIELDS, *settings.targeted_fields, *(STEERING if encode else ())), True),
         timed_fields=TIMED_FIELDS | {"last-modified"} if profile.heuristics else TIMED_FIELDS,
         normalisers={**normalisers, CODING_FIELD: partial(preferred_coding, codings=encode)},
         normal_forms=tuple([(environ_name(field), form) for field, form in normalisers.items()]),

@@ -126,9 +126,6 @@ class Admission:
         "unstorable",
     )
 
-    lost_file: bool
-    """Set where the file of an entry was gone, and only there: such a request goes the same way once more."""
-
     def __init__(self, facts: Facts, plan: Plan, host: str | None, reason: Reason | None) -> None:
         self.facts = facts
         self.plan = plan
@@ -143,6 +140,8 @@ class Admission:
         self.rules: object = None
         """What the rules were known by before the plan was chosen."""
         self.cookies = NO_COOKIES
+        self.lost_file = False
+        """Whether the file of an entry was gone: such a request goes the same way once more."""
 
     def rekey(self, rules: SearchRules | None) -> str:
         """Make the key anew with the query as No-Vary-Search compares it, or as it was seen."""

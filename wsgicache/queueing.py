@@ -15,7 +15,7 @@ from .leases import pauses
 from .outcome import Reason
 from .policy import Admission, judge
 
-_MAX_ROUNDS: Final = 4
+_ROUNDS: Final = range(4)
 """How often a request may find that the flight it waited for is of no use to it."""
 
 _DETAILS: Final = {
@@ -43,13 +43,13 @@ class Queue:
         and a reason that says more.
         """
         shared, peek, deadline = self.engine.shared, self.engine.peek, 0.0
-        for _ in range(_MAX_ROUNDS):
+        for _ in _ROUNDS:
             boarding, flight, detail = self._board(admission, found)
             if flight is None:
                 return found, None, None, detail
             if boarding is LEAD and not shared:
                 slot = None if peek is None else peek(found.key)
-                if slot is None or slot.stored is found.entry:
+                if slot is None or slot.stored is found.entry or slot.stored is found.past:
                     return found, None, flight, None
                 return self._look_again(admission, found, flight)
             deadline = deadline or perf_counter() + self.engine.settings.wait_timeout

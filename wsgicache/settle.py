@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Final
 
 from .body import Body
-from .conditional import COOKIES
 from .encode import fits
 from .entry import FOREVER, Entry, Headers, Terms, intern_pairs, intern_terms
 from .fields import EMPTY, HOP_BY_HOP, IDENTITY, Directives, cache_control, string_list, targeted, vary_names
@@ -102,28 +101,23 @@ def settle(admission: Admission, head: Head, hints: Hints, ignored: bool, now: f
     settlement: Settlement | None = plan.settled.get(asked)
     if settlement is None:
         settlement = _settle(admission, head, hints, now)
-        if sum([len(text) for text in asked if isinstance(text, str)]) <= 2 * MEMO_LIMIT:
+        if len(head.status) + sum([len(value) for _, value in asked[2] if value]) <= 2 * MEMO_LIMIT:
             if len(plan.settled) >= 1024:
                 plan.settled.clear()
             plan.settled[asked] = settlement
     return settlement
 
 
-def _decisive(admission: Admission, head: Head) -> tuple[object, ...]:
+def _decisive(admission: Admission, head: Head) -> tuple[object, str, tuple[tuple[str, str | None], ...]]:
     """All that a decision depends on which depends on no instant and on no hint."""
-    fields, cookies = head.fields, admission.cookies
+    cookies, steering = admission.cookies, admission.plan.steering_fields
     visitor = None
     if cookies is not NO_COOKIES or admission.facts.credentials:
         seen = cookies.seen is not None
         visitor = (admission.facts.credentials, cookies.personal, cookies.lookup_only, seen)
-    return (
-        visitor,
-        head.status,
-        "etag" in fields,
-        "last-modified" in fields,
-        COOKIES.isdisjoint(fields),  # that there is one decides; its value is somebody's secret
-        *map(fields.get, admission.plan.steering_fields),
-    )
+    fields = head.fields.items()
+    said = tuple([(name, value if steering[name] else None) for name, value in fields if name in steering])
+    return visitor, head.status, said
 
 
 def _settle(admission: Admission, head: Head, hints: Hints, now: float) -> Settlement:

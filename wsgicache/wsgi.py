@@ -321,7 +321,7 @@ class Middleware(HitPath):
         Those who meet it at the same time wait for one of them, as at any miss; who has lost a second file
         asks the app himself.
         """
-        again = not hasattr(admission, "lost_file")
+        again = not admission.lost_file
         admission.lost_file = True
         try:
             found = self.engine.look_up(admission)

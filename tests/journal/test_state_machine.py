@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from race_helpers import queue_of
+from structs import replace, skip_a_struct
 from waiting import PATIENCE
 
 from wsgicache import Rule, WSGICache, fill, queueing
@@ -373,23 +374,24 @@ def test_every_answer_is_what_the_model_allows():
 
 def no_fence(monkeypatch):
     """No entry is ever purged."""
-    monkeypatch.setattr(PurgeIndex, "verdict", lambda self, born, key, groups: Verdict.VALID)
+    replace(monkeypatch, PurgeIndex, "verdict", lambda self, born, key, groups: Verdict.VALID)
 
 
 def born_late(monkeypatch):
     """The mark is read after the app was called, as a naive cache would read it."""
+    skip_a_struct(fill.Fill, "_make")
     make = fill.Fill._make
 
     def late(self, body):
         self.found.mark = self.engine.store.get([])[1]
         return make(self, body)
 
-    monkeypatch.setattr(fill.Fill, "_make", late)
+    replace(monkeypatch, fill.Fill, "_make", late)
 
 
 def what_is_dropped_is_forgotten(monkeypatch):
     """The journal keeps a few purges, and nothing of those before."""
-    monkeypatch.setattr(Dropped, "covers", lambda self, born, parts, groups: False)
+    replace(monkeypatch, Dropped, "covers", lambda self, born, parts, groups: False)
 
 
 def soft_is_nothing(monkeypatch):
@@ -400,24 +402,24 @@ def soft_is_nothing(monkeypatch):
         found = verdict(self, born, key, groups)
         return Verdict.VALID if found is Verdict.SOFT else found
 
-    monkeypatch.setattr(PurgeIndex, "verdict", lenient)
+    replace(monkeypatch, PurgeIndex, "verdict", lenient)
 
 
 def groups_are_forgotten(monkeypatch):
     """A purge by group reaches nothing."""
     verdict = PurgeIndex.verdict
-    monkeypatch.setattr(PurgeIndex, "verdict", lambda self, born, key, groups: verdict(self, born, key, ()))
+    replace(monkeypatch, PurgeIndex, "verdict", lambda self, born, key, groups: verdict(self, born, key, ()))
 
 
 def hit_path_is_not_told(monkeypatch):
     """What is armed stays armed when the journal moves."""
-    monkeypatch.setattr(Engine, "_moved", lambda self: None)
+    replace(monkeypatch, Engine, "_moved", lambda self: None)
 
 
 def followers_take_anything(monkeypatch):
     """Those who wait get the leader's answer unjudged."""
-    monkeypatch.setattr(queueing.Queue, "may_share", lambda self, admission, entry: entry is not None)
-    monkeypatch.setattr(Engine, "covered", lambda self, key, groups=(): lambda born: False)
+    replace(monkeypatch, queueing.Queue, "may_share", lambda self, admission, entry: entry is not None)
+    replace(monkeypatch, Engine, "covered", lambda self, key, groups=(): lambda born: False)
 
 
 def age_begins_when_the_app_returns(monkeypatch):
@@ -442,12 +444,12 @@ def variants_are_mixed(monkeypatch):
 
 def late_fills_replace_newer_ones(monkeypatch):
     """The store takes whatever comes last."""
-    monkeypatch.setattr(MemoryStore, "_refuses", lambda self, old, stored, token: False)
+    replace(monkeypatch, MemoryStore, "_refuses", lambda self, old, stored, token: False)
 
 
 def nothing_is_ever_stored(monkeypatch):
     """The safest cache of all."""
-    monkeypatch.setattr(MemoryStore, "set", lambda self, key, stored, keep_until, token=0: True)
+    replace(monkeypatch, MemoryStore, "set", lambda self, key, stored, keep_until, token=0: True)
 
 
 def every_purge_covers_everything(monkeypatch):
@@ -457,7 +459,7 @@ def every_purge_covers_everything(monkeypatch):
     def strict(self, born, key, groups):
         return Verdict.HARD if born.seq < self._state.last_seq else verdict(self, born, key, groups)
 
-    monkeypatch.setattr(PurgeIndex, "verdict", strict)
+    replace(monkeypatch, PurgeIndex, "verdict", strict)
 
 
 FAULTS = [

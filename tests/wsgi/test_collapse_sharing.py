@@ -87,6 +87,17 @@ def test_a_whole_flight_between_the_look_and_the_lead_is_not_flown_again(monkeyp
     assert app.calls == (1 if age == 0 else 2), "one behind it, where it is stale"
 
 
+def test_a_page_that_is_over_is_looked_for_once(monkeypatch):
+    """What stands in its place is what was found: nobody was there in between."""
+    cache = new_cache(ScriptedApp(Response(body=b"page", headers=text(("Cache-Control", "max-age=60")))))
+    look_up, looks = cache.engine.look_up, []
+    monkeypatch.setattr(cache.engine, "look_up", lambda *given: looks.append(given) or look_up(*given))
+    for _ in range(3):
+        assert ask(cache).stored
+        cache.fake_clock.tick(61)
+    assert len(looks) == 3
+
+
 def test_other_pages_do_not_wait():
     scene = Scene()
     leader = scene.leader()

@@ -648,11 +648,11 @@ def test_a_form_that_is_kept_while_its_page_goes_goes_too(monkeypatch, how):
     site = Site(page(("ETag", '"v1"'), fresh), profile="rfc")
     site.made()
     again = {"Cache-Control": "no-cache"}
-    kind = type(site.cache.store)
-    store_set = kind.set
+    store = site.cache.store
+    store_set = store.set
     turns = []
 
-    def meanwhile(self, key, stored, *more):
+    def meanwhile(key, stored, *more):
         if isinstance(stored, Entry) and is_form(stored) and not turns:
             turns.append(key)
             (plain,) = [one for one in site.stored() if not is_form(one)]
@@ -661,15 +661,15 @@ def test_a_form_that_is_kept_while_its_page_goes_goes_too(monkeypatch, how):
                     plain.key, plain.terms, with_tag(plain.headers, '"v2"'), BODY * 2, plain.since,
                     plain.fresh_until, plain.born, plain.values,
                 )  # fmt: skip
-                assert store_set(self, place(plain), other, other.keep_until)
-                site.cache.engine.forms.drop(place(plain), [key], self)
+                assert store_set(place(plain), other, other.keep_until)
+                site.cache.engine.forms.drop(place(plain), [key], store)
             elif how == "purged":
                 site.cache.purge("/")
             else:
                 site.cache.engine.revoke(plain)
-        return store_set(self, key, stored, *more)
+        return store_set(key, stored, *more)
 
-    monkeypatch.setattr(kind, "set", meanwhile)
+    monkeypatch.setattr(store, "set", meanwhile)
     ask(site.cache, headers=again)
     assert turns
     if how == "purged":

@@ -104,14 +104,14 @@ BUDGETS = {
     "hit, 304": ({"fields": ETAG, "headers": {"If-None-Match": '"v1"'}}, "hit", 24, 134),
     "hit, 206": ({"headers": {"Range": "bytes=0-99"}}, "hit", 37, 184),
     "hit, HEAD": ({"method": "HEAD"}, "hit", 11, 73),
-    "bypass by query": ({"url": "/page?q=1"}, "detail=BYPASS_QUERY", 28, 155),
-    "bypass by rule": ({"url": "/closed/{}"}, "detail=BYPASS_RULE", 28, 143),
-    "POST": ({"method": "POST"}, "fwd=method", 72, 304),
-    "miss": ({"url": "/page/{}"}, "stored", 78, 591),
-    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 104, 708),
-    "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 53, 388),
+    "bypass by query": ({"url": "/page?q=1"}, "detail=BYPASS_QUERY", 29, 171),
+    "bypass by rule": ({"url": "/closed/{}"}, "detail=BYPASS_RULE", 29, 159),
+    "POST": ({"method": "POST"}, "fwd=method", 73, 320),
+    "miss": ({"url": "/page/{}"}, "stored", 80, 602),
+    "miss of a variant": ({"url": "/page/{}", "fields": VARY}, "stored", 106, 722),
+    "miss of a visitor": ({"url": "/page/{}", "headers": {"Cookie": "s=1"}}, "fwd=bypass", 55, 404),
     "miss that is private": (
-        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 62, 449
+        {"url": "/page/{}", "fields": [("Cache-Control", "private")]}, "detail=NOT_STORED_PRIVATE", 64, 466
     ),
 }  # fmt: skip
 """The request, a part of its Cache-Status, most calls and most lines."""

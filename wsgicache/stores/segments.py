@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from array import array
 from typing import Final
-from zlib import crc32
 
 from .sieve import Queue, Sieve, Slot
 
@@ -143,4 +142,4 @@ class Left:
 
 
 def _number(key: str) -> int:
-    return crc32(key.encode("utf-8", "surrogatepass")) or 1
+    return hash(key) & 0xFFFFFFFF or 1  # it has been made already, to look the key up

@@ -1,0 +1,1 @@
+cpdef base_key(path, query, host, scheme, extra=*)

@@ -1,0 +1,1 @@
+cpdef bint holds_token(body, coding) except -1
