@@ -129,6 +129,8 @@ def extensions() -> list[Extension]:
     from Cython.Build import cythonize
 
     lean = [] if os.name == "nt" else ["-g0", "-O2"]  # a third of the size, two thirds of the time to build
+    if sys.platform == "linux":
+        lean.append("-fno-plt")  # nearly all that is called is the interpreter's: one jump less for each
     modules = [
         Extension(f"wsgicache.{name}", [f"wsgicache/{name.replace('.', '/')}.py"], extra_compile_args=lean)
         for name in MODULES

@@ -20,8 +20,9 @@
 #include <Python.h>
 #include <string.h>
 #include <structmember.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
+#if defined(__x86_64__) && defined(__GNUC__)
+#define WIDE /* what not every processor has is asked for when this is imported */
+#include <immintrin.h>
 #endif
 #include <time.h>
 
@@ -993,6 +994,24 @@ call(HitPath *self, PyObject *args, PyObject *kwargs)
     return chunks;
 }
 
+/* --- keys of an environ -------------------------------------------------------------------------------- */
+
+/* Whether an environ has one of these keys. It looks each of them up; a set's `isdisjoint` goes the other way
+ * round, over all that the environ has. */
+static PyObject *
+holds_any(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    int known = 0;
+
+    if (count != 2 || !PyTuple_CheckExact(args[1]))
+        return PyErr_Format(PyExc_TypeError, "holds_any takes an environ and a tuple of names");
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(args[1]) && known == 0; n++) {
+        PyObject *name = PyTuple_GET_ITEM(args[1], n);
+        known = PyDict_CheckExact(args[0]) ? PyDict_Contains(args[0], name) : PySequence_Contains(args[0], name);
+    }
+    return known < 0 ? NULL : PyBool_FromLong(known);
+}
+
 /* --- tokens in pages -------------------------------------------------------------------------------- */
 
 static inline unsigned char
@@ -1088,6 +1107,28 @@ speaks(const unsigned char *at, const unsigned char *end)
     return 0;
 }
 
+#ifdef WIDE
+static int has_avx2;
+
+/* The next `<` with such a third letter, or a place near the end before which there is none. */
+__attribute__((target("avx2"))) static const unsigned char *
+skip_others(const unsigned char *at, const unsigned char *end)
+{
+    const __m256i open = _mm256_set1_epi8('<'), small = _mm256_set1_epi8(0x20);
+    const __m256i before = _mm256_set1_epi8('n' - 1), behind = _mm256_set1_epi8('y' + 1);
+
+    for (; end - at >= 35; at += 32) {
+        __m256i first = _mm256_loadu_si256((const __m256i *)at);
+        __m256i third = _mm256_or_si256(_mm256_loadu_si256((const __m256i *)(at + 3)), small);
+        __m256i fits = _mm256_and_si256(_mm256_cmpgt_epi8(third, before), _mm256_cmpgt_epi8(behind, third));
+        int here = _mm256_movemask_epi8(_mm256_and_si256(fits, _mm256_cmpeq_epi8(first, open)));
+        if (here != 0)
+            return at + __builtin_ctz((unsigned int)here);
+    }
+    return at;
+}
+#endif
+
 /* The next `<` that a tag may begin with which `tag_name` knows, and some others; NULL: there is none.
  *
  * Most tags are others, and to stop at each costs more than to look at all of the page. The third letter of
@@ -1095,21 +1136,9 @@ speaks(const unsigned char *at, const unsigned char *end)
 static const unsigned char *
 next_tag(const unsigned char *at, const unsigned char *end)
 {
-#ifdef __SSE2__
-    const __m128i open = _mm_set1_epi8('<'), small = _mm_set1_epi8(0x20);
-    const __m128i before = _mm_set1_epi8('n' - 1), behind = _mm_set1_epi8('y' + 1);
-
-    for (; end - at >= 35; at += 32) {
-        int here[2];
-        for (int n = 0; n < 2; n++) {
-            __m128i first = _mm_loadu_si128((const __m128i *)(at + 16 * n));
-            __m128i third = _mm_or_si128(_mm_loadu_si128((const __m128i *)(at + 16 * n + 3)), small);
-            __m128i fits = _mm_and_si128(_mm_cmpgt_epi8(third, before), _mm_cmplt_epi8(third, behind));
-            here[n] = _mm_movemask_epi8(_mm_and_si128(fits, _mm_cmpeq_epi8(first, open)));
-        }
-        if ((here[0] | here[1]) != 0)
-            return at + __builtin_ctz((unsigned int)here[0] | (unsigned int)here[1] << 16);
-    }
+#ifdef WIDE
+    if (has_avx2)
+        at = skip_others(at, end);
 #endif
     return memchr(at, '<', (size_t)(end - at));
 }
@@ -1169,6 +1198,8 @@ static PyTypeObject HitPathType = {
 };
 
 static PyMethodDef functions[] = {
+    {"holds_any", (PyCFunction)(void (*)(void))holds_any, METH_FASTCALL,
+     "holds_any(environ: Mapping, names: tuple) -> bool\n\nWhether an environ has one of these keys."},
     {"may_hold_token", may_hold_token, METH_O,
      "may_hold_token(page: bytes) -> bool\n\nFalse: no tag of an HTML page holds a token."},
     {NULL},
@@ -1198,6 +1229,9 @@ PyInit__compiled(void)
         if (monotonic == NULL)
             return NULL;
     }
+#ifdef WIDE
+    has_avx2 = __builtin_cpu_supports("avx2");
+#endif
     is_known = looks_as_known();
     if (is_known < 0)
         return NULL;
