@@ -6,13 +6,41 @@ C and tells by a hook of its own. Where nobody tells, the next request that is n
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
 
 _jobs: Final[list[Callable[[], None]]] = []
-_pid = os.getpid()
+_WIPE_ON_FORK: Final = 18
+
+
+def only_here() -> Any:
+    """Something whose item 0 is true in this process and false in its forks.
+
+    A page that the kernel clears there is read in a tenth of the time that it takes to ask for the process.
+    """
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page.madvise(_WIPE_ON_FORK)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return _SameProcess() if hasattr(os, "fork") else b"\1"
+    page[0] = 1
+    return page
+
+
+class _SameProcess:
+    """Where the kernel cannot clear a page in forks: dearer, and as sure."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def __getitem__(self, place: int) -> bool:
+        return os.getpid() == self._pid
+
+
+_here: Any = only_here()
 
 
 def in_child(job: Callable[[], None]) -> None:
@@ -22,12 +50,15 @@ def in_child(job: Callable[[], None]) -> None:
 
 def check() -> None:
     """Where this process is a child that does not know it yet: do what there is to do."""
-    global _pid
-    pid = os.getpid()
-    if pid != _pid:
-        _pid = pid
-        for job in list(_jobs):
-            job()
+    if not _here[0]:
+        _begin_anew()
+
+
+def _begin_anew() -> None:
+    global _here
+    _here = only_here()
+    for job in list(_jobs):
+        job()
 
 
 def will_fork() -> bool:
@@ -61,7 +92,7 @@ def _hook_into(uwsgi: Any) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=check)
+    os.register_at_fork(after_in_child=_begin_anew)
 _uwsgi: Final = _find_uwsgi()
 if _uwsgi is not None:
     _hook_into(_uwsgi)

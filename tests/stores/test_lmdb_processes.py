@@ -14,9 +14,10 @@ import lmdb_helpers as helpers
 import pytest
 from lmdb_helpers import body_of, counts_agree, entry, open_lmdb, put, slot_of, workers
 
+from wsgicache import forks
 from wsgicache.codec import encode_mark
 from wsgicache.journal import Kind, Purge
-from wsgicache.stores import StoreError, lmdbfile, lmdbhandle
+from wsgicache.stores import StoreError, lmdbfile
 
 METHODS = [name for name in ("fork", "spawn") if name in multiprocessing.get_all_start_methods()]
 
@@ -489,7 +490,7 @@ def in_child(work, fork=None):
 def test_a_child_of_foreign_code_opens_a_file_of_its_own(directory, store, monkeypatch, wipes):
     """uWSGI forks in C, past Python's hooks; not every kernel can clear a page then."""
     if not wipes:
-        monkeypatch.setattr(lmdbhandle, "_WIPE_ON_FORK", 10**6)
+        monkeypatch.setattr(forks, "_WIPE_ON_FORK", 10**6)
     fork = ctypes.PyDLL(None).fork
     put(store)
     slot = slot_of(store)

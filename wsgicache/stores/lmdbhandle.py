@@ -7,17 +7,17 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import lmdb
 
+from ..forks import only_here
 from .lmdbrecords import TOTALS, Sizes, Totals
 
 SMALLEST: Final = 4 << 20
 """What a file must be allowed to take."""
 
 _READERS: Final = 1024
-_WIPE_ON_FORK: Final = 18
 
 
 class Handle:
@@ -44,7 +44,7 @@ class Handle:
             sync=synced, metasync=synced, max_spare_txns=0,
         )  # fmt: skip
         self.begin: Final = self.env.begin
-        self.alive: Final = _alive()
+        self.alive: Final = only_here()
         self.sizes: Final = Sizes(self.env.stat()["psize"])
         try:
             self._furnish()
@@ -101,27 +101,6 @@ class Handle:
         except OSError:
             return False
         return not os.path.exists(self.path.with_name(_next_name(self.path.name)))
-
-
-def _alive() -> Any:
-    """Something whose item 0 is true in this process and false in its forks."""
-    try:
-        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        page.madvise(_WIPE_ON_FORK)
-    except (AttributeError, OSError, TypeError, ValueError):
-        return _SameProcess() if hasattr(os, "fork") else b"\1"
-    page[0] = 1
-    return page
-
-
-class _SameProcess:
-    """Where the kernel cannot clear a page in forks: dearer, and as sure."""
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-
-    def __getitem__(self, place: int) -> bool:
-        return os.getpid() == self._pid
 
 
 def _next_name(name: str) -> str:
