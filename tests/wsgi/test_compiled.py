@@ -12,7 +12,7 @@ import weakref
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 from hypothesis import example, given
@@ -700,6 +700,31 @@ PIECES = st.sampled_from(
         b"__RequestVerificationToken",        b"x", b"\xc3\xa9", b"\0", b"<!--", b"-->",
     ]
 )  # fmt: skip
+
+
+NAMES = ("HTTP_RANGE", "HTTP_AUTHORIZATION", "wsgicache.ignore")
+
+
+@built
+@given(st.sets(st.sampled_from((*NAMES, "PATH_INFO", "HTTP_HOST"))))
+def test_unusual_keys_are_found_one_by_one(keys):
+    environ = dict.fromkeys(keys, "")
+    expected = not keys.isdisjoint(NAMES)
+    assert twin.holds_any(environ, NAMES) is expected
+    assert twin.holds_any(MappingProxyType(environ), NAMES) is expected
+
+
+@built
+def test_what_cannot_be_looked_through_for_keys_is_an_error():
+    class Strange(dict):
+        def __contains__(self, key):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        twin.holds_any(Strange(), NAMES)
+    for wrong in [({},), ({}, [*NAMES]), ({}, NAMES, NAMES)]:
+        with pytest.raises(TypeError, match="an environ and a tuple"):
+            twin.holds_any(*wrong)
 
 
 @built
