@@ -12,10 +12,11 @@ import lmdb_helpers as helpers
 import pytest
 from lmdb_helpers import body_of, counts_agree, open_lmdb, overwrite, put, record_of, slot_of
 
+from wsgicache import forks
 from wsgicache.codec import FORMAT, HEADER, encode
 from wsgicache.entry import Variants
 from wsgicache.journal import Kind, Purge
-from wsgicache.stores import StoreError, lmdbfile, lmdbhandle, lmdbrecords
+from wsgicache.stores import StoreError, lmdbfile, lmdbrecords
 from wsgicache.stores.lmdbrecords import TOTALS, piece_name, read_head
 
 
@@ -478,7 +479,7 @@ def test_a_file_of_a_newer_layout_is_not_touched(directory, monkeypatch):
 def test_without_the_tools_of_unix_it_works_all_the_same(directory, monkeypatch):
     """No boot id, no page that forks clear, no way to lengthen a file."""
     monkeypatch.setattr(lmdbfile, "boot_id", lambda: None)
-    monkeypatch.setattr(lmdbhandle, "_WIPE_ON_FORK", 10**6)
+    monkeypatch.setattr(forks, "_WIPE_ON_FORK", 10**6)
     monkeypatch.delattr(os, "posix_fallocate")
     monkeypatch.delattr(os, "geteuid")
     monkeypatch.delattr(os, "fork")
