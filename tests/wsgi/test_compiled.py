@@ -547,6 +547,32 @@ def test_two_threads_that_learn_a_class_let_the_last_one_go_once(cache):
     assert sys.getrefcount(Last) == before
 
 
+CHAIN = """
+import threading
+from wsgicache.stores.sieve import Slot
+
+def chain():
+    last = None
+    for _ in range(30000):
+        slot = Slot({}, "", None, 0, 0)
+        slot.older, last = last, slot
+
+threading.stack_size(256 << 10)
+thread = threading.Thread(target=chain)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_long_chain_of_slots_is_let_go_in_little_room():
+    """Each lets the next one go: in C that would be one call inside the other."""
+    site = Path(wsgicache.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", CHAIN], env={**os.environ, "PYTHONPATH": str(site)}, check=False
+    )
+    assert done.returncode == 0
+
+
 def test_a_cache_goes_with_the_class_that_it_knows(cache):
     """Where nothing else holds the two but each other."""
     slot = cache.store.peek("/\0\0example.com\0http")
