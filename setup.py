@@ -114,6 +114,27 @@ def types_of_ours_alone() -> None:
     AnnotationNode._warn_on_unknown_annotation = lambda self, env, annotation: None
 
 
+def directives_of_the_pxd() -> None:
+    """Have Cython keep what a .pxd says of how objects of a class are made and let go.
+
+    It forgets that of a class whose body is in a .py.
+    """
+    from Cython.Compiler.Nodes import CClassDefNode
+
+    declare = CClassDefNode.analyse_declarations
+
+    def analyse_declarations(self: Any, env: Any) -> None:
+        known = env.lookup_here(self.class_name)
+        scope = getattr(getattr(known, "type", None), "scope", None)
+        said = getattr(scope, "directives", None) or {}
+        kept = {name: said[name] for name in ("freelist", "trashcan") if said.get(name)}
+        declare(self, env)
+        if kept and self.scope is not None:
+            self.scope.directives = {**self.scope.directives, **kept}
+
+    CClassDefNode.analyse_declarations = analyse_declarations
+
+
 def extensions() -> list[Extension]:
     """What is compiled."""
     if WANTED in ("", "0"):
@@ -136,6 +157,7 @@ def extensions() -> list[Extension]:
         for name in MODULES
     ]
     types_of_ours_alone()
+    directives_of_the_pxd()
     same = {"language_level": 3, "nonecheck": True}  # an attribute of None is an error, as in Python
     made = cythonize(
         modules,

@@ -338,7 +338,8 @@ static Py_ssize_t
 find_field(PyTypeObject *type, PyObject *name)
 {
     PyObject *mark = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type), *nothing = PyTuple_New(0);
-    PyObject *probe = mark == NULL || nothing == NULL ? NULL : type->tp_new(type, nothing, NULL);
+    int possible = mark != NULL && nothing != NULL && type->tp_new != NULL;
+    PyObject *probe = possible ? type->tp_new(type, nothing, NULL) : NULL;
     Py_ssize_t place = 0;
 
     if (probe != NULL && Py_TYPE(probe) == type && PyObject_SetAttr(probe, name, mark) == 0) {
@@ -361,7 +362,7 @@ find_field(PyTypeObject *type, PyObject *name)
 static void
 learn(Layout *layout, PyObject *object)
 {
-    PyTypeObject *type = Py_TYPE(object), *known = layout->type;
+    PyTypeObject *type = Py_TYPE(object), *known;
     Layout found = {.type = type};
     int usual = type->tp_getattro == PyObject_GenericGetAttr && type->tp_setattro == PyObject_GenericSetAttr;
 
@@ -381,6 +382,7 @@ learn(Layout *layout, PyObject *object)
     if (found.version == 0) /* there are no more of them, or it was changed meanwhile */
         memset(found.offset, 0, sizeof found.offset);
     Py_INCREF(type); /* so that no other comes to its place */
+    known = layout->type; /* only now: while a new object was made, another thread may have learnt it as well */
     *layout = found;
     Py_XDECREF(known);
 }

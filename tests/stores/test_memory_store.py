@@ -402,3 +402,13 @@ def test_hits_that_set_flags_during_evictions_do_no_harm():
 
     hammer(write, flag, flag)
     assert_accounts(store)
+
+
+@pytest.mark.parametrize("size", [2**60, 2**63, 10**30])
+def test_a_size_beyond_any_machine_holds_what_is_stored(size):
+    """Who writes so many zeros wants no bound; in the compiled build sizes are numbers of C."""
+    store = MemoryStore(size, spool_max_bytes=size)
+    assert put(store)
+    assert put(store, "/missing", terms=MISSING)
+    assert_accounts(store)
+    assert store.stats()["entries"] == 2

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 import weakref
@@ -17,7 +18,8 @@ from types import MappingProxyType, SimpleNamespace
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from structs import skip_a_struct
+from structs import COMPILED, skip_a_struct
+from waiting import PATIENCE
 from wsgi_helpers import HIT_PATHS, TEXT, PureCache, new_cache, text
 
 import wsgicache
@@ -505,6 +507,70 @@ def test_a_class_is_let_go_when_another_takes_its_place(cache):
     assert call(cache, make_environ("/"))[2] == BODY
     gc.collect()
     assert [known() for known in classes] == [None] * 3
+
+
+def test_two_threads_that_learn_a_class_let_the_last_one_go_once(cache):
+    """To find a field of a struct takes a new one, and while it is made other threads have their turn."""
+    key = "/\0\0example.com\0http"
+    slot = cache.store.peek(key)
+    both, here = threading.Barrier(2), threading.local()
+
+    class Last(Slot):
+        __slots__ = ()
+
+    class Next(Slot):
+        __slots__ = ()
+
+        def __new__(cls, *args):
+            if getattr(here, "learns", False):
+                here.learns = False
+                both.wait(PATIENCE)
+            return Slot.__new__(cls)
+
+    def learn():
+        here.learns = type(cache) is not PureCache and COMPILED
+        assert call(cache, make_environ("/"))[2] == BODY
+
+    before = sys.getrefcount(Last)
+    for kind, learners in ((Last, 1), (Next, 2)):
+        other = kind.__new__(kind)
+        for name in Slot.__slots__:
+            setattr(other, name, getattr(slot, name))
+        cache._peek = {key: other}.get
+        threads = [threading.Thread(target=learn) for _ in range(learners)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    del other
+    gc.collect()
+    assert sys.getrefcount(Last) == before
+
+
+CHAIN = """
+import threading
+from wsgicache.stores.sieve import Slot
+
+def chain():
+    last = None
+    for _ in range(30000):
+        slot = Slot({}, "", None, 0, 0)
+        slot.older, last = last, slot
+
+threading.stack_size(256 << 10)
+thread = threading.Thread(target=chain)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_long_chain_of_slots_is_let_go_in_little_room():
+    """Each lets the next one go: in C that would be one call inside the other."""
+    site = Path(wsgicache.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", CHAIN], env={**os.environ, "PYTHONPATH": str(site)}, check=False
+    )
+    assert done.returncode == 0
 
 
 def test_a_cache_goes_with_the_class_that_it_knows(cache):

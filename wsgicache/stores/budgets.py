@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..entry import Entry, Stored
-from .segments import Segments
+from .segments import MOST, Segments
 from .sieve import Slot
 
 NEGATIVE_SHARE: Final = 20
@@ -26,6 +26,7 @@ class Budgets:
     """
 
     def __init__(self, max_bytes: int, file_bytes: int | None = None) -> None:
+        max_bytes = min(max_bytes, MOST)
         self.max_bytes: Final = max_bytes
         self.pages: Final = Segments(max_bytes)
         self.negatives: Final = Segments(max_bytes // NEGATIVE_SHARE)

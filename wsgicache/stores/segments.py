@@ -24,6 +24,9 @@ PROBATION_SHARE: Final = 10
 _PATIENCE: Final = 1000
 """How many may settle before one goes all the same: whoever stores waits for that, 0.3 ms."""
 
+MOST: Final = 1 << 60
+"""Bytes that no machine has. A larger budget is this one: in the compiled build sizes are numbers of C."""
+
 
 class Segments:
     """The two queues of one budget. Not thread-safe: the store that owns it locks; only flags are shared.
@@ -33,7 +36,7 @@ class Segments:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+        self.max_bytes = min(max_bytes, MOST)
         self.probation: Final = Queue()
         self.main: Final = Sieve()
         self._left: Final = Left()
