@@ -2,7 +2,8 @@
 
 import threading
 
-from waiting import PATIENCE
+from waiting import PATIENCE as PATIENCE
+from waiting import Call as Call
 
 from wsgicache import WSGICache
 from wsgicache.testing import FakeClock, Response, ScriptedApp, ask
@@ -59,31 +60,6 @@ class Site:
     def last(self):
         """The environ of the last request that the app saw."""
         return self.app.seen[-1]
-
-
-class Started:
-    """A call on a thread of its own; `result()` waits for what it returns and raises what it raised."""
-
-    def __init__(self, call, *args, **kwargs):
-        self._call = lambda: call(*args, **kwargs)
-        self._result = None
-        self._error = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        try:
-            self._result = self._call()
-        except BaseException as error:
-            self._error = error
-
-    def result(self):
-        """What the call returned."""
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive(), "the call did not come back"
-        if self._error is not None:
-            raise self._error
-        return self._result
 
 
 class FirstHeld:

@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from sites import PATIENCE, Site, Started, control, page
+from sites import PATIENCE, Call, Site, control, page
 
 import wsgicache
 from wsgicache import Reason, Rule, WSGICache
@@ -115,9 +115,9 @@ def test_res_04_followers_of_a_body_that_grew_too_large_go_to_the_app():
         yield from itertools.repeat(b"x" * 100, 100)
 
     site = Site(first_endless(control("max-age=600", body=slow), page(body=b"other")), max_body_bytes=1000)
-    first = Started(site.ask)
+    first = Call(site.ask)
     assert passed.wait(PATIENCE)
-    second = Started(site.ask)
+    second = Call(site.ask)
     flights = site.cache.engine.collapse._flights
     while not any(flight.followers for flight in [*flights.values()]):
         pass
@@ -245,9 +245,9 @@ def held(*bodies):
 def test_int_01_and_nobody_who_waited_gets_them_as_complete():
     answer, entered, go = held(page(("Content-Length", "100"), body=b"x" * 60), page(body=b"whole"))
     site = Site(answer)
-    first = Started(site.ask)
+    first = Call(site.ask)
     assert entered.wait(PATIENCE)
-    second = Started(site.ask)
+    second = Call(site.ask)
     go.set()
     first.result()
     assert second.result().body == b"whole"
@@ -261,9 +261,9 @@ def raising():
 def test_int_02_a_body_that_raises():
     answer, entered, go = held(page(body=raising), page(body=b"whole"))
     site = Site(answer)
-    first = Started(site.ask)
+    first = Call(site.ask)
     assert entered.wait(PATIENCE)
-    second = Started(site.ask)
+    second = Call(site.ask)
     go.set()
     with pytest.raises(RuntimeError, match="the body broke"):
         first.result()

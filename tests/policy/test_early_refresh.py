@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from sites import PATIENCE, Site, Started, control, page
+from sites import PATIENCE, Call, Site, control, page
 
 from wsgicache import Reason, Rule, WSGICache
 from wsgicache.early import lead
@@ -114,7 +114,7 @@ def test_con_01_many_at_the_same_moment_ask_the_app_once(threads):
         together.wait(PATIENCE)
         return site.ask(**{"wsgi.multithread": threads})
 
-    visits = [Started(visit) for _ in range(8)]
+    visits = [Call(visit) for _ in range(8)]
     gate.wait_entered()
     gate.open()
     replies = [one.result() for one in visits]
@@ -132,7 +132,7 @@ def test_one_that_expires_while_its_refresh_is_under_way_is_waited_for():
     assert site.ask().detail == "HIT_EARLY_REFRESH"
     gate.wait_entered()
     site.clock.tick(5)
-    late = Started(site.ask)
+    late = Call(site.ask)
     flights = site.cache.engine.collapse._flights
     while not any(flight.followers for flight in flights.values()):
         assert late._thread.is_alive()

@@ -2,7 +2,7 @@
 the store. How bytes pass through is tested in tests/wsgi; here it is what is decided."""
 
 import pytest
-from sites import FirstHeld, Site, Started, control, page
+from sites import Call, FirstHeld, Site, control, page
 
 from wsgicache import Reason
 from wsgicache.testing import make_environ
@@ -101,9 +101,9 @@ def test_a_whole_body_in_pieces_is_stored_whole():
 
 def together(site, held, others=3, **request):
     """One request that is held in the app and others that come meanwhile; their replies in order."""
-    first = Started(site.ask)
+    first = Call(site.ask)
     held.wait()
-    rest = [Started(site.ask, **request) for _ in range(others)]
+    rest = [Call(site.ask, **request) for _ in range(others)]
     flights = site.cache.engine.collapse._flights
     while sum(flight.followers for flight in [*flights.values()]) < others and site.app.calls < 1 + others:
         pass
@@ -158,7 +158,7 @@ def test_an_answer_of_another_variant_is_never_shared():
 def test_a_visitor_never_waits_for_an_anonymous_page(headers):
     held = FirstHeld(page())
     site = Site(held)
-    first = Started(site.ask)
+    first = Call(site.ask)
     held.wait()
     assert site.ask(headers=headers).cache["fwd"] == "bypass"
     held.let_go()
@@ -168,7 +168,7 @@ def test_a_visitor_never_waits_for_an_anonymous_page(headers):
 def test_an_anonymous_visitor_never_waits_for_a_personal_page():
     held = FirstHeld(page(body=b"somebody"))
     site = Site(held)
-    first = Started(site.ask, headers={"Cookie": "session=a"})
+    first = Call(site.ask, headers={"Cookie": "session=a"})
     held.wait()
     assert site.ask().stored
     held.let_go()
@@ -187,9 +187,9 @@ def test_a_leader_that_raises_strands_nobody():
 
     held = FirstHeld(page())
     site = Site(answer)
-    first = Started(site.ask)
+    first = Call(site.ask)
     held.wait()
-    rest = [Started(site.ask) for _ in range(3)]
+    rest = [Call(site.ask) for _ in range(3)]
     held.let_go()
     with pytest.raises(RuntimeError):
         first.result()

@@ -6,7 +6,7 @@ import logging
 import tracemalloc
 
 import pytest
-from sites import FirstHeld, Site, Started, control, page
+from sites import Call, FirstHeld, Site, control, page
 
 from wsgicache import Reason, Rule, WSGICache, wsgi
 from wsgicache.codec import DecodeError, decode, encode
@@ -172,7 +172,7 @@ def test_body_size_and_what_is_kept_of_a_longer_one():
 def test_followers_per_key():
     held = FirstHeld(page())
     site = Site(held, max_followers=0)
-    first = Started(site.ask)
+    first = Call(site.ask)
     held.wait()
     assert site.ask().detail == "COLLAPSE_OVERFLOW"
     held.let_go()
@@ -182,7 +182,7 @@ def test_followers_per_key():
 def test_wait_time():
     held = FirstHeld(page())
     site = Site(held, wait_timeout=0.01)
-    first = Started(site.ask)
+    first = Call(site.ask)
     held.wait()
     assert site.ask().detail == "COLLAPSE_TIMEOUT"
     held.let_go()

@@ -5,7 +5,7 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sites import FirstHeld, Site, Started, control, page
+from sites import Call, FirstHeld, Site, control, page
 
 from wsgicache import Outcome, Reason, Rule
 from wsgicache.observe import Observer, Tally
@@ -220,9 +220,9 @@ def test_a_fault_of_the_cache_is_a_request_too():
 def test_a_shared_answer_is_a_miss_that_was_collapsed():
     held = FirstHeld(page(body=b"shared"))
     site = Site(held)
-    first = Started(site.ask)
+    first = Call(site.ask)
     held.wait()
-    second = Started(site.ask)
+    second = Call(site.ask)
     flights = site.cache.engine.collapse._flights
     while not any(flight.followers for flight in flights.values()):
         pass

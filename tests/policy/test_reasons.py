@@ -4,7 +4,7 @@ import http_sf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sites import HTML, FirstHeld, Site, Started, control, page
+from sites import HTML, Call, FirstHeld, Site, control, page
 
 from wsgicache import Outcome, Reason, Rule, WSGICache
 from wsgicache.explain import REMEDIES
@@ -176,7 +176,7 @@ def second_while_first_is_held(reason, answer, **options):
     def play():
         held = FirstHeld(answer)
         site = Site(held, **options)
-        first = Started(site.ask)
+        first = Call(site.ask)
         held.wait()
         reply = site.ask()
         held.let_go()

@@ -1,7 +1,7 @@
 """Rules are switched while the site runs, and what was stored under other rules is not served any more."""
 
 import pytest
-from sites import FirstHeld, Site, Started, control, page
+from sites import Call, FirstHeld, Site, control, page
 
 from wsgicache import Rule, WSGICache
 from wsgicache.stores.memory import MemoryStore
@@ -85,7 +85,7 @@ def test_what_a_rule_stored_is_not_served_while_it_is_off_and_is_again_when_it_i
 def test_a_rule_that_is_switched_while_the_app_works_decides_what_is_served_afterwards():
     held = FirstHeld(PUBLIC)
     site = Site(held, rules=[Rule("/*", bypass=True, name="all", enabled=False)])
-    first = Started(site.ask)
+    first = Call(site.ask)
     held.wait()
     site.cache.rules.enable("all")
     held.let_go()

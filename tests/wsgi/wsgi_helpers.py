@@ -3,7 +3,8 @@ hand back what they got."""
 
 import threading
 
-from waiting import PATIENCE
+from waiting import PATIENCE as PATIENCE
+from waiting import Call as Call
 
 from wsgicache import WSGICache
 from wsgicache.hitpath import COMPILED, PureHitPath
@@ -203,37 +204,6 @@ class BodyApp:
         body = Body(self.chunks, self.close_error, self.log)
         self.bodies.append(body)
         return body
-
-
-class Call:
-    """A call on a thread of its own, whose result or exception is fetched later."""
-
-    def __init__(self, function, *args, **kwargs):
-        self._result = None
-        self._error = None
-        self._call = lambda: function(*args, **kwargs)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        try:
-            self._result = self._call()
-        except BaseException as error:
-            self._error = error
-
-    @property
-    def running(self):
-        """Whether it has not ended yet."""
-        return self._thread.is_alive()
-
-    def result(self, timeout=PATIENCE):
-        """What the call returned, or raise what it raised."""
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            raise TimeoutError("the call did not end")
-        if self._error is not None:
-            raise self._error
-        return self._result
 
 
 def results(calls):
